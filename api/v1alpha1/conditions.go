@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// Types of conditions. Ready, Reconciling and Stalled follow kstatus.
+const (
+	// ConditionReady: the improvement has ended in an orderly way (Completed or
+	// RolledBack); the policy is accepted.
+	ConditionReady = "Ready"
+	// ConditionReconciling: the operator is at work, or waits for something.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled: a person is needed; the message says what to do.
+	ConditionStalled = "Stalled"
+	// ConditionFinished: the phase is Completed, RolledBack or Failed.
+	ConditionFinished = "Finished"
+	// ConditionSucceeded: True when Completed; False when RolledBack or Failed.
+	ConditionSucceeded = "Succeeded"
+	// ConditionDatabaseSynced: the database holds the state that this status shows.
+	ConditionDatabaseSynced = "DatabaseSynced"
+	// ConditionEffective: the live values are those that the improvement set.
+	ConditionEffective = "Effective"
+	// ConditionRollbackRefused: the last rollback command was refused.
+	ConditionRollbackRefused = "RollbackRefused"
+)
+
+// Annotations, labels and the finalizer.
+const (
+	// AnnotationRollback commands a rollback of a completed improvement; its value is a token.
+	AnnotationRollback = "dgm.acgs.io/rollback"
+	// AnnotationAbort commands the end of a running improvement; its value is a token.
+	AnnotationAbort = "dgm.acgs.io/abort"
+	// AnnotationRetry commands another attempt of an ended improvement; its value is a token.
+	AnnotationRetry = "dgm.acgs.io/retry"
+	// AnnotationReasonSuffix makes the annotation that holds a command's reason.
+	AnnotationReasonSuffix = "-reason"
+	// AnnotationCreatedBy is the user who created the object, stamped at admission.
+	AnnotationCreatedBy = "dgm.acgs.io/created-by"
+	// LabelFreeze on a namespace, with the value "true", keeps changes from being made there.
+	LabelFreeze = "dgm.acgs.io/freeze"
+	// LabelImprovement on a ControllerRevision names the improvement whose snapshot it is.
+	LabelImprovement = "dgm.acgs.io/improvement"
+	// Finalizer keeps an improvement until its changes are kept or put back.
+	Finalizer = "dgm.acgs.io/rollback"
+	// FieldManager is the field manager of the changes that improvements make.
+	FieldManager = "dgm-operator"
+)
+
+// Reasons of conditions and events.
+const (
+	// Waiting, in Pending or Preparing.
+	ReasonSuspended              = "Suspended"
+	ReasonDatabaseUnavailable    = "DatabaseUnavailable"
+	ReasonAdmissionPolicyMissing = "AdmissionPolicyMissing"
+	ReasonFrozen                 = "Frozen"
+	ReasonNamespaceNotOptedIn    = "NamespaceNotOptedIn"
+	ReasonForbidden              = "Forbidden"
+	ReasonOverlap                = "Overlap"
+	ReasonAccepted               = "Accepted"
+
+	// At work.
+	ReasonPreparing   = "Preparing"
+	ReasonApplying    = "Applying"
+	ReasonRollingBack = "RollingBack"
+	ReasonRetrying    = "Retrying"
+
+	// Ends.
+	ReasonCompleted        = "Completed"
+	ReasonDryRun           = "DryRun"
+	ReasonNothingToChange  = "NothingToChange"
+	ReasonRolledBack       = "RolledBack"
+	ReasonPartlyRolledBack = "PartlyRolledBack"
+	ReasonAdopted          = "Adopted"
+
+	// Failures.
+	ReasonTargetNotFound    = "TargetNotFound"
+	ReasonTargetGone        = "TargetGone"
+	ReasonTargetChanged     = "TargetChanged"
+	ReasonInvalidPatch      = "InvalidPatch"
+	ReasonChangeRefused     = "ChangeRefused"
+	ReasonGitOpsOwned       = "GitOpsOwned"
+	ReasonGitOpsConflict    = "GitOpsConflict"
+	ReasonTooLarge          = "TooLarge"
+	ReasonNotReversible     = "NotReversible"
+	ReasonAborted           = "Aborted"
+	ReasonDeleted           = "Deleted"
+	ReasonRollbackForbidden = "RollbackForbidden"
+	ReasonRollbackRefused   = "RollbackRefused"
+	ReasonSnapshotDamaged   = "SnapshotDamaged"
+	ReasonLaterImprovement  = "LaterImprovement"
+	ReasonPartlyApplied     = "PartlyApplied"
+	ReasonStatusLost        = "StatusLost"
+
+	// The mirror.
+	ReasonSynced        = "Synced"
+	ReasonSyncPending   = "SyncPending"
+	ReasonRowRefused    = "RowRefused"
+	ReasonLiveUnchanged = "LiveUnchanged"
+	ReasonLiveDiffers   = "LiveDiffers"
+)

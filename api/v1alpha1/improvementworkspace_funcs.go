@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// IsTerminal reports whether nothing more happens in this phase by itself.
+func (p Phase) IsTerminal() bool {
+	return p == PhaseCompleted || p == PhaseRolledBack || p == PhaseFailed
+}
+
+// IsActive reports whether an improvement in this phase holds its objects and
+// its target service, so that no other improvement may begin on them (P13).
+func (p Phase) IsActive() bool {
+	return p == PhasePreparing || p == PhaseApplying || p == PhaseRollingBack
+}
+
+// GroupVersionKind is the group, version and kind that the reference names.
+func (r ObjectReference) GroupVersionKind() schema.GroupVersionKind {
+	return schema.FromAPIVersionAndKind(r.APIVersion, r.Kind)
+}
+
+// String is "Kind/name".
+func (r ObjectReference) String() string { return r.Kind + "/" + r.Name }
+
+// Suspended reports whether the user keeps new steps from beginning.
+func (w *ImprovementWorkspace) Suspended() bool {
+	return w.Spec.Suspend != nil && *w.Spec.Suspend
+}
+
+// Rank orders priorities: the greater goes first.
+func (p Priority) Rank() int {
+	switch p {
+	case PriorityCritical:
+		return 3
+	case PriorityHigh:
+		return 2
+	case PriorityLow:
+		return 0
+	default:
+		return 1
+	}
+}

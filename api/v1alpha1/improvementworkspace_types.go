@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ImprovementType says what kind of change an improvement makes.
+//
+// +kubebuilder:validation:Enum=ParameterTuning;ConfigurationUpdate;AlgorithmModification;ArchitectureChange
+type ImprovementType string
+
+// The types of improvement.
+const (
+	ParameterTuning       ImprovementType = "ParameterTuning"
+	ConfigurationUpdate   ImprovementType = "ConfigurationUpdate"
+	AlgorithmModification ImprovementType = "AlgorithmModification"
+	ArchitectureChange    ImprovementType = "ArchitectureChange"
+)
+
+// Priority orders improvements that wait for the same object or service.
+//
+// +kubebuilder:validation:Enum=Low;Medium;High;Critical
+type Priority string
+
+// The priorities, lowest first.
+const (
+	PriorityLow      Priority = "Low"
+	PriorityMedium   Priority = "Medium"
+	PriorityHigh     Priority = "High"
+	PriorityCritical Priority = "Critical"
+)
+
+// PatchType says how a patch is read.
+//
+// +kubebuilder:validation:Enum=Merge;StrategicMerge;JSON
+type PatchType string
+
+// The types of patch.
+const (
+	// PatchMerge is a JSON merge patch (RFC 7386).
+	PatchMerge PatchType = "Merge"
+	// PatchStrategicMerge is a Kubernetes strategic merge patch; built-in kinds only.
+	PatchStrategicMerge PatchType = "StrategicMerge"
+	// PatchJSON is a list of JSON patch operations (RFC 6902).
+	PatchJSON PatchType = "JSON"
+)
+
+// GitOpsOwnedPolicy says what to do when a GitOps tool owns what would change.
+//
+// +kubebuilder:validation:Enum=Refuse;Proceed
+type GitOpsOwnedPolicy string
+
+// The policies for objects that a GitOps tool owns.
+const (
+	// GitOpsRefuse ends the improvement before anything is changed.
+	GitOpsRefuse GitOpsOwnedPolicy = "Refuse"
+	// GitOpsProceed applies the change all the same; the tool may put it back.
+	GitOpsProceed GitOpsOwnedPolicy = "Proceed"
+)
+
+// Mode says whether an improvement changes anything.
+//
+// +kubebuilder:validation:Enum=Apply;DryRun
+type Mode string
+
+// The modes.
+const (
+	// ModeApply applies the changes.
+	ModeApply Mode = "Apply"
+	// ModeDryRun computes the plan and its diff and touches nothing.
+	ModeDryRun Mode = "DryRun"
+)
+
+// Phase is where an improvement stands; a summary of its conditions.
+//
+// +kubebuilder:validation:Enum=Pending;Preparing;Applying;Completed;RollingBack;RolledBack;Failed
+type Phase string
+
+// The phases of an improvement.
+const (
+	// PhasePending: accepted; waits for whatever its Reconciling condition names.
+	PhasePending Phase = "Pending"
+	// PhasePreparing: the state before is captured, stored and proven to be restorable.
+	PhasePreparing Phase = "Preparing"
+	// PhaseApplying: the changes are being made.
+	PhaseApplying Phase = "Applying"
+	// PhaseCompleted: the changes were made and are kept.
+	PhaseCompleted Phase = "Completed"
+	// PhaseRollingBack: the state before is being put back.
+	PhaseRollingBack Phase = "RollingBack"
+	// PhaseRolledBack: the state before was put back.
+	PhaseRolledBack Phase = "RolledBack"
+	// PhaseFailed: nothing was applied, or a person is needed; Stalled says why.
+	PhaseFailed Phase = "Failed"
+)
+
+// ObjectReference names an object in the namespace of the improvement.
+type ObjectReference struct {
+	// apiVersion is the group and version of the object, like "v1" or "apps/v1".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[0-9][a-z0-9]*$`
+	APIVersion string `json:"apiVersion,omitempty"`
+
+	// kind is the kind of the object, like "ConfigMap".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z][A-Za-z0-9]*$`
+	Kind string `json:"kind,omitempty"`
+
+	// name is the name of the object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[^/%]+$`
+	Name string `json:"name,omitempty"`
+}
+
+// Target is the service that is to become better.
+type Target struct {
+	// service is the name of the service as metrics and the database know it.
+	// No two improvements of one service in a namespace run at a time.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Service string `json:"service,omitempty"`
+
+	// ref is the workload that serves it. It must exist when the improvement
+	// starts; the account needs the right to get it.
+	// +required
+	Ref ObjectReference `json:"ref,omitzero"`
+}
+
+// Change is a patch of one live object.
+type Change struct {
+	// name identifies the change within the improvement.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name,omitempty"`
+
+	// targetRef is the object to change. Secrets and the kinds of dgm.acgs.io
+	// cannot be changed by an improvement.
+	// +required
+	TargetRef ObjectReference `json:"targetRef,omitzero"`
+
+	// type says how patch is read: Merge (RFC 7386), StrategicMerge (built-in
+	// kinds: lists are joined by their keys) or JSON (RFC 6902 operations).
+	// Default: Merge.
+	// +optional
+	// +kubebuilder:default=Merge
+	Type PatchType `json:"type,omitempty"`
+
+	// patch is the patch itself, as YAML or JSON. It may not touch the object's
+	// name, namespace, owners, finalizers or status.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=524288
+	Patch string `json:"patch,omitempty"`
+}
+
+// ImprovementWorkspaceSpec says what is to change, where, and as whom.
+type ImprovementWorkspaceSpec struct {
+	// description says, for people and for the archive, what becomes better and why.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Description string `json:"description,omitempty"`
+
+	// type is the kind of improvement: ParameterTuning, ConfigurationUpdate,
+	// AlgorithmModification or ArchitectureChange.
+	// +required
+	Type ImprovementType `json:"type,omitempty"`
+
+	// priority orders improvements that wait for the same object or service:
+	// the highest goes first, then the oldest. Default: Medium.
+	// +optional
+	// +kubebuilder:default=Medium
+	Priority Priority `json:"priority,omitempty"`
+
+	// target is the service that is to become better.
+	// +required
+	Target Target `json:"target,omitzero"`
+
+	// serviceAccountName is the account, in the same namespace, as which every
+	// object is read and changed. It needs get on the target, and get and patch
+	// on each object that changes. Whoever names it here must be allowed to
+	// impersonate it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
+	ServiceAccountName string `json:"serviceAccountName,omitempty"`
+
+	// changes are the patches to make, in order; undone in reverse order. Each
+	// object may be named once.
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Changes []Change `json:"changes,omitempty"`
+
+	// onGitOpsOwned says what to do when Argo CD, Flux, Helm or the like owns
+	// what would change: Refuse ends the improvement before anything is changed
+	// and shows the patch to make upstream; Proceed applies it all the same.
+	// Default: Refuse.
+	// +optional
+	// +kubebuilder:default=Refuse
+	OnGitOpsOwned GitOpsOwnedPolicy `json:"onGitOpsOwned,omitempty"`
+
+	// mode is Apply, or DryRun to see the diff with nothing touched. Default: Apply.
+	// +optional
+	// +kubebuilder:default=Apply
+	Mode Mode `json:"mode,omitempty"`
+
+	// suspend keeps new steps from beginning; a rollback goes on. Default: false.
+	// +optional
+	Suspend *bool `json:"suspend,omitempty"`
+}
+
+// SnapshotStatus names the stored state before the change.
+type SnapshotStatus struct {
+	// name is the ControllerRevision that holds the exact state before.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// digest is the SHA-256, in hex, of its canonical bytes; the database
+	// stores the same bytes under the same digest.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Digest string `json:"digest,omitempty"`
+
+	// planDigest is the SHA-256, in hex, over the touched paths with their
+	// values before and after.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	PlanDigest string `json:"planDigest,omitempty"`
+}
+
+// HandledCommands are the tokens of the commands that were handled last.
+type HandledCommands struct {
+	// rollback is the last handled value of the annotation dgm.acgs.io/rollback.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Rollback string `json:"rollback,omitempty"`
+
+	// abort is the last handled value of the annotation dgm.acgs.io/abort.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Abort string `json:"abort,omitempty"`
+
+	// retry is the last handled value of the annotation dgm.acgs.io/retry.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Retry string `json:"retry,omitempty"`
+}
+
+// ImprovementWorkspaceStatus says where the improvement stands. Details are in
+// the database under improvementId.
+type ImprovementWorkspaceStatus struct {
+	// conditions: Ready, Reconciling and Stalled as kstatus reads them; Finished
+	// and Succeeded for kubectl wait; DatabaseSynced says whether the database
+	// holds this state; Effective whether the live values are still those
+	// that this improvement set; RollbackRefused why a rollback was refused.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation that this status describes; -1 until
+	// the operator has seen the object.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// phase sums the conditions up: Pending, Preparing, Applying, Completed,
+	// RollingBack, RolledBack or Failed.
+	// +optional
+	Phase Phase `json:"phase,omitempty"`
+
+	// improvementId identifies this attempt in the database (improvement_id).
+	// +optional
+	// +kubebuilder:validation:MaxLength=36
+	ImprovementID string `json:"improvementId,omitempty"`
+
+	// parentImprovementId is the attempt before this one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=36
+	ParentImprovementID string `json:"parentImprovementId,omitempty"`
+
+	// attempt counts the attempts of this name, from 1.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	Attempt int32 `json:"attempt,omitempty"`
+
+	// materialDigest is the SHA-256, in hex, over the fields of the spec that
+	// make it another improvement when they change.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	MaterialDigest string `json:"materialDigest,omitempty"`
+
+	// startedAt is when this attempt was accepted.
+	// +optional
+	StartedAt *metav1.Time `json:"startedAt,omitempty"`
+
+	// appliedAt is when the changes had all been made.
+	// +optional
+	AppliedAt *metav1.Time `json:"appliedAt,omitempty"`
+
+	// completedAt is when this attempt reached its last phase.
+	// +optional
+	CompletedAt *metav1.Time `json:"completedAt,omitempty"`
+
+	// snapshot names the stored state before the change.
+	// +optional
+	Snapshot *SnapshotStatus `json:"snapshot,omitempty"`
+
+	// diff shows what changes, cut at 2 KiB; the whole is in the database.
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	Diff string `json:"diff,omitempty"`
+
+	// rollbackReason says why the state before was, or is being, put back.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	RollbackReason string `json:"rollbackReason,omitempty"`
+
+	// lastHandled are the tokens of the commands that were handled last; the
+	// same token again does nothing.
+	// +optional
+	LastHandled HandledCommands `json:"lastHandled,omitzero"`
+}
+
+// ImprovementWorkspace is one improvement of a running service: the operator
+// stores what it would change, makes the change, and keeps it or puts
+// everything back exactly.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=improvementworkspaces,singular=improvementworkspace,shortName=improvement;improvements;iw,categories=dgm,scope=Namespaced
+// +kubebuilder:printcolumn:name="TARGET",type=string,JSONPath=`.spec.target.service`,description="The service that is to become better"
+// +kubebuilder:printcolumn:name="TYPE",type=string,JSONPath=`.spec.type`,description="The kind of improvement"
+// +kubebuilder:printcolumn:name="PHASE",type=string,JSONPath=`.status.phase`,description="Where it stands"
+// +kubebuilder:printcolumn:name="READY",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether it has ended in an orderly way"
+// +kubebuilder:printcolumn:name="AGE",type=date,JSONPath=`.metadata.creationTimestamp`,description="Time since it was created"
+// +kubebuilder:printcolumn:name="REASON",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why it stands there"
+// +kubebuilder:printcolumn:name="ATTEMPT",type=integer,priority=1,JSONPath=`.status.attempt`,description="Attempts made"
+// +kubebuilder:printcolumn:name="PARENT",type=string,priority=1,JSONPath=`.status.parentImprovementId`,description="The attempt before this one"
+// +kubebuilder:printcolumn:name="SYNCED",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="DatabaseSynced")].status`,description="Whether the database holds this state"
+// +kubebuilder:printcolumn:name="IMPROVEMENT-ID",type=string,priority=1,JSONPath=`.status.improvementId`,description="improvement_id in the database"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.phase) || !(oldSelf.status.phase in ['Preparing', 'Applying', 'RollingBack']) || (self.spec.description == oldSelf.spec.description && self.spec.type == oldSelf.spec.type && self.spec.target == oldSelf.spec.target && self.spec.serviceAccountName == oldSelf.spec.serviceAccountName && self.spec.changes == oldSelf.spec.changes && self.spec.onGitOpsOwned == oldSelf.spec.onGitOpsOwned && self.spec.mode == oldSelf.spec.mode)",message="the improvement is running: abort it first (kubectl annotate improvement NAME dgm.acgs.io/abort=TOKEN) and edit it when it has ended; only priority and suspend may change meanwhile"
+type ImprovementWorkspace struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
+
+	// spec says what is to change, where, and as whom.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self.changes.all(a, self.changes.exists_one(b, b.targetRef == a.targetRef))",message="each object may be named by one change only: put what changes in one object into one patch"
+	// +kubebuilder:validation:XValidation:rule="self.changes.all(c, !(c.targetRef.kind == 'Secret' && c.targetRef.apiVersion == 'v1'))",message="Secrets cannot be changed by an improvement: change the reference to the Secret instead"
+	// +kubebuilder:validation:XValidation:rule="self.changes.all(c, !c.targetRef.apiVersion.startsWith('dgm.acgs.io/'))",message="the kinds of dgm.acgs.io cannot be changed by an improvement"
+	Spec ImprovementWorkspaceSpec `json:"spec,omitzero"`
+
+	// status says where the improvement stands.
+	// +optional
+	// +kubebuilder:default:={"observedGeneration":-1}
+	Status ImprovementWorkspaceStatus `json:"status,omitempty,omitzero"`
+}
+
+// ImprovementWorkspaceList is a list of improvements.
+//
+// +kubebuilder:object:root=true
+type ImprovementWorkspaceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ImprovementWorkspace `json:"items"`
+}

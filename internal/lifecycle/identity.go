@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package lifecycle decides what happens next to an improvement. It is pure:
+// everything that it looks at is handed in, and nothing is changed by it.
+package lifecycle
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+)
+
+// improvementNamespace is the UUID namespace (RFC 9562, version 5) of improvement ids.
+var improvementNamespace = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://dgm.acgs.io/improvements"))
+
+// ImprovementID is the id of one attempt: UUIDv5 over the cluster's name, the
+// object's namespace and name, the material digest and the attempt.
+func ImprovementID(cluster, namespace, name, materialDigest string, attempt int32) uuid.UUID {
+	parts := []string{cluster, namespace, name, materialDigest, strconv.Itoa(int(attempt))}
+	return uuid.NewSHA1(improvementNamespace, []byte(strings.Join(parts, "\x00")))
+}
+
+// material are the fields of version 1 that make an improvement another one
+// when they change. Values at their default are left out, so that a default
+// written down is no change.
+type material struct {
+	Version            int                           `json:"version"`
+	Description        string                        `json:"description"`
+	Type               dgmv1alpha1.ImprovementType   `json:"type"`
+	Target             dgmv1alpha1.Target            `json:"target"`
+	ServiceAccountName string                        `json:"serviceAccountName"`
+	Changes            []dgmv1alpha1.Change          `json:"changes"`
+	OnGitOpsOwned      dgmv1alpha1.GitOpsOwnedPolicy `json:"onGitOpsOwned,omitempty"`
+	Mode               dgmv1alpha1.Mode              `json:"mode,omitempty"`
+}
+
+// MaterialDigest is the SHA-256, in hex, over the material fields of a spec.
+func MaterialDigest(spec *dgmv1alpha1.ImprovementWorkspaceSpec) string {
+	m := material{
+		Version:            1,
+		Description:        spec.Description,
+		Type:               spec.Type,
+		Target:             spec.Target,
+		ServiceAccountName: spec.ServiceAccountName,
+		Changes:            make([]dgmv1alpha1.Change, len(spec.Changes)),
+	}
+	for i, c := range spec.Changes {
+		if c.Type == dgmv1alpha1.PatchMerge {
+			c.Type = ""
+		}
+		m.Changes[i] = c
+	}
+	if spec.OnGitOpsOwned != dgmv1alpha1.GitOpsRefuse {
+		m.OnGitOpsOwned = spec.OnGitOpsOwned
+	}
+	if spec.Mode != dgmv1alpha1.ModeApply {
+		m.Mode = spec.Mode
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic("a struct of strings cannot fail to marshal: " + err.Error())
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// Beginning says how an object without status begins.
+type Beginning string
+
+const (
+	// BeginAttempt starts a new attempt.
+	BeginAttempt Beginning = "Attempt"
+	// BeginAdopt takes over the outcome of the newest attempt in the archive.
+	BeginAdopt Beginning = "Adopt"
+	// BeginResume goes on with an attempt that has changed nothing yet.
+	BeginResume Beginning = "Resume"
+	// BeginRollBack undoes an attempt that may have changed live objects before
+	// its status was lost.
+	BeginRollBack Beginning = "RollBack"
+)
+
+// ArchivedAttempt is the newest attempt of a name in the archive.
+type ArchivedAttempt struct {
+	ImprovementID  uuid.UUID
+	Attempt        int32
+	MaterialDigest string
+	// Status is dgm_archive.status.
+	Status string
+	// OutcomeReason is dgm_archive.outcome_reason.
+	OutcomeReason string
+	// UID is that of the object that the attempt belonged to.
+	UID string
+	// HasSnapshot: live objects may have been changed.
+	HasSnapshot bool
+}
+
+// Begin decides how an object without status begins, given the newest attempt
+// of its name in the archive (nil: none), and which attempt that is.
+//
+// Only an outcome of the same material is adopted (a rebuilt cluster, a GitOps
+// re-sync). An attempt that ended because its object was deleted before it
+// came to anything is no outcome.
+func Begin(materialDigest string, newest *ArchivedAttempt) (Beginning, int32) {
+	switch {
+	case newest == nil:
+		return BeginAttempt, 1
+	case !archiveTerminal(newest.Status) && newest.HasSnapshot:
+		return BeginRollBack, newest.Attempt
+	case !archiveTerminal(newest.Status):
+		return BeginResume, newest.Attempt
+	case newest.MaterialDigest == materialDigest && newest.OutcomeReason != OutcomeObjectDeleted:
+		return BeginAdopt, newest.Attempt
+	default:
+		return BeginAttempt, newest.Attempt + 1
+	}
+}
