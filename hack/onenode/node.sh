@@ -2,7 +2,7 @@
 # The node itself: the first process of the namespaces that onenode.sh makes, and the parent of every component.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-. "$here/say.sh"
+. "$here/../say.sh"
 . "$here/config.sh"
 
 # From here on the state is /mnt, so that the paths are the same in every cluster and the usual ones can be hidden.

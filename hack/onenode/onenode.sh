@@ -21,7 +21,7 @@ usage() { sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2; }
 mkdir -p "$ONENODE_DIR"
 DIR=$(cd "$ONENODE_DIR" && pwd)
 T0=${T0:-$(date +%s%N)}; export T0
-. "$here/say.sh"
+. "$here/../say.sh"
 
 # A pid may have been given to another process since: its start time tells.
 start_time() { awk '{print $22}' "/proc/$1/stat" 2>/dev/null || true; }
