@@ -12,7 +12,13 @@ has_go() { [[ -d $1 ]] && [[ -n $(find "$1" -name '*.go' -print -quit) ]]; }
 generate_api() {
   has_go api || return 0
   tool controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
-  tool controller-gen crd:generateEmbeddedObjectMeta=false paths=./api/... output:crd:artifacts:config=config/crd/bases
+  local crds
+  crds=$(mktemp -d)
+  tool controller-gen crd:generateEmbeddedObjectMeta=false paths=./api/... "output:crd:artifacts:config=$crds"
+  mkdir -p config/crd/bases
+  rm -f config/crd/bases/*.yaml # the file of a kind that is no more
+  mv "$crds"/*.yaml config/crd/bases/
+  rmdir "$crds"
 }
 
 generate_rbac() {
