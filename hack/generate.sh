@@ -12,13 +12,12 @@ has_go() { [[ -d $1 ]] && [[ -n $(find "$1" -name '*.go' -print -quit) ]]; }
 generate_api() {
   has_go api || return 0
   tool controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
-  local crds
   crds=$(mktemp -d)
+  trap 'rm -rf "$crds"' EXIT
   tool controller-gen crd:generateEmbeddedObjectMeta=false paths=./api/... "output:crd:artifacts:config=$crds"
   mkdir -p config/crd/bases
   rm -f config/crd/bases/*.yaml # the file of a kind that is no more
   mv "$crds"/*.yaml config/crd/bases/
-  rmdir "$crds"
 }
 
 generate_rbac() {
