@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
 # What the local stack and the tests need from the system: installs the Debian packages that are missing when it may, else names them.
+#
+#   deps.sh            for everything
+#   deps.sh database   for PostgreSQL alone, beside a cluster that is there
 set -euo pipefail
 cd "$(dirname "$0")"
 PATH=$PATH:/usr/sbin:/sbin
@@ -7,12 +10,14 @@ PATH=$PATH:/usr/sbin:/sbin
 # command or file, and the package that has it
 needs="
 git git
-make make
-gcc gcc
 openssl openssl
 ip iproute2
+setpriv util-linux
+"
+[ "${1:-}" = database ] || needs+="
+make make
+gcc gcc
 nft nftables
-nsenter util-linux
 pgrep procps
 runc runc
 /usr/lib/cni/ptp containernetworking-plugins

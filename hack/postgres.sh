@@ -6,11 +6,13 @@
 #   postgres.sh down         ends it and removes its data
 #
 # POSTGRES_DIR   its state (needed). $POSTGRES_DIR/url is the owner's URL, with a password of its own.
+# POSTGRES_LOG   its log (default $POSTGRES_DIR/postgres.log)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./say.sh
 T0=${T0:-$(date +%s%N)}
 DIR=${POSTGRES_DIR:?}
+LOG=${POSTGRES_LOG:-$DIR/postgres.log}
 
 # PostgreSQL refuses to run as root.
 account=""
@@ -74,16 +76,15 @@ E
 }
 
 up() {
-  local address=${1:?the address where pods reach it} data
+  local address=${1:?the address where pods reach it}
   mkdir -p "$DIR"
   if running && [ -e "$DIR/url" ] && [ "$(<"$DIR/address")" = "$address" ]; then say "PostgreSQL runs already"; return; fi
   ! running || control stop -m fast >/dev/null
   [ -e "$DIR/url" ] || { down; mkdir -p "$DIR"; create; }
   echo "$address" >"$DIR/address"
-  data=$(readlink -f "$DIR/data")
-  if ! control start -w -t 60 -l "$data/server.log" -o "-p $(<"$DIR/port") -c listen_addresses=127.0.0.1,$address" >/dev/null; then
-    tail -n 20 "$data/server.log" >&2
-    die "PostgreSQL did not start; its log is $data/server.log"
+  if ! control start -w -t 60 -o "-p $(<"$DIR/port") -c listen_addresses=127.0.0.1,$address" >>"$LOG" 2>&1; then
+    tail -n 20 "$LOG" >&2
+    die "PostgreSQL did not start; its log is $LOG"
   fi
   [ -e "$DIR/url" ] || create_database
   say "PostgreSQL $(superuser -d dgm -c 'SHOW server_version') ready on port $(<"$DIR/port")"
@@ -100,5 +101,5 @@ case ${1:-} in
 up) up "${2:-}" ;;
 down) down ;;
 status) if running; then cat "$DIR/url"; else echo "not running"; exit 1; fi ;;
-*) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

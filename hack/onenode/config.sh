@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the components read: certificates, kubeconfigs and configuration files, written to the current directory (/mnt).
 
 write_certificates() {
