@@ -310,9 +310,10 @@ type ImprovementWorkspaceStatus struct {
 	// +optional
 	StartedAt *metav1.Time `json:"startedAt,omitempty"`
 
-	// appliedAt is when the changes had all been made.
+	// appliedAt is when the changes had all been made; of two improvements that
+	// changed the same, it tells the later.
 	// +optional
-	AppliedAt *metav1.Time `json:"appliedAt,omitempty"`
+	AppliedAt *metav1.MicroTime `json:"appliedAt,omitempty"`
 
 	// completedAt is when this attempt reached its last phase.
 	// +optional

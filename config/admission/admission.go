@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package admission carries the admission policies that are installed with the
+// operator, so that it can tell whether those in the cluster are the same.
+package admission
+
+import _ "embed"
+
+// ServiceAccountPolicy is the manifest, in YAML, of the policy that lets only
+// those name a ServiceAccount who may impersonate it, and of its binding.
+//
+//go:embed serviceaccount.yaml
+var ServiceAccountPolicy []byte

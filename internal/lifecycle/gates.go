@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+)
+
+// How long a waiting improvement waits before it looks again. What can be
+// watched wakes it earlier.
+const (
+	// RecheckInterval is for what cannot be watched: rights, labels of a namespace.
+	RecheckInterval = 20 * time.Second
+	// FallbackInterval is for what is watched, should a signal be lost.
+	FallbackInterval = 2 * time.Minute
+)
+
+// Wait is why an improvement does not go on yet, and when to look again.
+type Wait struct {
+	Reason  string
+	Message string
+	Recheck time.Duration
+}
+
+// Surroundings are what the gates before Preparing look at. Each is a
+// function, so that what is dear to find out is asked only when all that is
+// cheaper lets through.
+type Surroundings struct {
+	// Database is nil when the database takes writes.
+	Database func() error
+	// Admission is nil when the admission policies are in force (P7).
+	Admission func() error
+	// Frozen reports whether the namespace is frozen.
+	Frozen func() (bool, error)
+	// OptedIn reports whether the namespace lets the operator act as its accounts.
+	OptedIn func() (bool, error)
+	// Blocker names the improvement that holds what this one needs, "" for none.
+	Blocker func() (name string, claim Claim)
+	// TenantRole is the ClusterRole that opts a namespace in.
+	TenantRole string
+	// Operator is the operator's own ServiceAccount as namespace:name.
+	Operator string
+}
+
+// EvaluateGates decides whether a pending improvement may begin: nil when it
+// may, else the first thing that it waits for.
+func EvaluateGates(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	for _, gate := range []func(*dgmv1alpha1.ImprovementWorkspace, Surroundings) (*Wait, error){
+		evaluateSuspend, evaluateDatabase, evaluateAdmission, evaluateFreeze, evaluateOptIn, evaluateOverlap,
+	} {
+		if wait, err := gate(w, in); wait != nil || err != nil {
+			return wait, err
+		}
+	}
+	return nil, nil
+}
+
+// EvaluateHold decides whether an improvement that is prepared may be applied:
+// suspend and freeze keep it.
+func EvaluateHold(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	if wait, err := evaluateSuspend(w, in); wait != nil || err != nil {
+		return wait, err
+	}
+	return evaluateFreeze(w, in)
+}
+
+func evaluateSuspend(w *dgmv1alpha1.ImprovementWorkspace, _ Surroundings) (*Wait, error) {
+	if !w.Suspended() {
+		return nil, nil
+	}
+	return &Wait{Reason: dgmv1alpha1.ReasonSuspended, Message: "spec.suspend is true: no new step begins until it is false"}, nil
+}
+
+func evaluateDatabase(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	if err := in.Database(); err != nil {
+		return &Wait{
+			Reason:  dgmv1alpha1.ReasonDatabaseUnavailable,
+			Message: "nothing is applied until its snapshot can be stored in the database: " + err.Error(),
+			Recheck: RecheckInterval,
+		}, nil
+	}
+	return nil, nil
+}
+
+func evaluateAdmission(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	if err := in.Admission(); err != nil {
+		return &Wait{
+			Reason:  dgmv1alpha1.ReasonAdmissionPolicyMissing,
+			Message: "nothing is applied while who may name a ServiceAccount is not checked: " + err.Error() + "; install config/admission",
+			Recheck: RecheckInterval,
+		}, nil
+	}
+	return nil, nil
+}
+
+func evaluateFreeze(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	frozen, err := in.Frozen()
+	if err != nil || !frozen {
+		return nil, err
+	}
+	return &Wait{
+		Reason:  dgmv1alpha1.ReasonFrozen,
+		Message: fmt.Sprintf("namespace %s is frozen; to go on: kubectl label namespace %s %s-", w.Namespace, w.Namespace, dgmv1alpha1.LabelFreeze),
+		Recheck: RecheckInterval,
+	}, nil
+}
+
+func evaluateOptIn(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	optedIn, err := in.OptedIn()
+	if err != nil || optedIn {
+		return nil, err
+	}
+	return &Wait{
+		Reason: dgmv1alpha1.ReasonNamespaceNotOptedIn,
+		Message: fmt.Sprintf("namespace %s has not opted in: the operator may not act as ServiceAccount %s there; to opt in: "+
+			"kubectl create rolebinding dgm-tenant --namespace=%s --clusterrole=%s --serviceaccount=%s",
+			w.Namespace, w.Spec.ServiceAccountName, w.Namespace, in.TenantRole, in.Operator),
+		Recheck: RecheckInterval,
+	}, nil
+}
+
+func evaluateOverlap(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	name, claim := in.Blocker()
+	if name == "" {
+		return nil, nil
+	}
+	return &Wait{
+		Reason:  dgmv1alpha1.ReasonOverlap,
+		Message: fmt.Sprintf("improvement %s holds %s; this one begins when that has ended", name, claim),
+		Recheck: FallbackInterval,
+	}, nil
+}
