@@ -83,9 +83,9 @@ func (c *convergence) step(p ObjectPlan, change PathChange, before, desired map[
 	if err == nil {
 		return nil
 	}
-	// Nothing can be at the path; that is the goal when the change is to be taken away.
+	// Without the item nothing of the change is left to take away.
 	found := finding{path: change.Path, place: foreign, start: start, goal: goal, live: seen, reason: err.Error()}
-	if errors.Is(err, errItemGone) && !goal.present {
+	if errors.Is(err, errItemGone) && to == toBefore && !goal.present {
 		found.place = atGoal
 	}
 	c.findings = append(c.findings, found)

@@ -28,6 +28,16 @@ func object(t testing.TB, manifest string) *unstructured.Unstructured {
 // patched applies a JSON patch as the API server does.
 func patched(t testing.TB, live *unstructured.Unstructured, patch []byte) *unstructured.Unstructured {
 	t.Helper()
+	return patchedObject(t, live, patch)
+}
+
+// failing is what testing.TB and *rapid.T have in common.
+type failing interface {
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func patchedObject(t failing, live *unstructured.Unstructured, patch []byte) *unstructured.Unstructured {
 	if patch == nil {
 		return live
 	}
