@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The local stack's PostgreSQL: a server of its own on this machine, with its data in one directory.
 #
-#   postgres.sh up ADDRESS   starts it (unless it runs) on localhost and ADDRESS, where pods reach it; makes database `dgm`
+#   postgres.sh up ADDRESS   starts it (unless it runs) on localhost and ADDRESS, where pods reach it (default: as before)
 #   postgres.sh status       says whether it runs
+#   postgres.sh stop         stops it; `up` starts it again with its data
 #   postgres.sh down         ends it and removes its data
 #
 # POSTGRES_DIR   its state (needed). $POSTGRES_DIR/url is the owner's URL, with a password of its own.
@@ -76,7 +77,7 @@ E
 }
 
 up() {
-  local address=${1:?the address where pods reach it}
+  local address=${1:-$(cat "$DIR/address")}
   mkdir -p "$DIR"
   if running && [ -e "$DIR/url" ] && [ "$(<"$DIR/address")" = "$address" ]; then say "PostgreSQL runs already"; return; fi
   ! running || control stop -m fast >/dev/null
@@ -99,7 +100,8 @@ down() {
 
 case ${1:-} in
 up) up "${2:-}" ;;
+stop) ! running || control stop -m fast >/dev/null ;;
 down) down ;;
 status) if running; then cat "$DIR/url"; else echo "not running"; exit 1; fi ;;
-*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

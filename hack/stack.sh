@@ -71,7 +71,7 @@ load_image() {
   loaded=$(cluster_uid)-$image
   ! grep -qsxF "$loaded" "$LOCAL/loaded" || return 0
   if [ "$kind" = onenode ]; then
-    hack/onenode/onenode.sh load "$archive" >/dev/null
+    hack/onenode/onenode.sh load "$archive"
   else
     context=$(kubectl config current-context)
     case $context in

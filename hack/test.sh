@@ -12,6 +12,13 @@ failed=""
 for module in . hack/image; do
   go -C "$module" test -timeout 30m "$@" ./... || failed+=" $module"
 done
-go test -count=1 -timeout 30m -tags e2e "$@" ./test/e2e/... || failed+=" test/e2e"
+
+DGM_LOCAL=$(mktemp -d)
+export DGM_LOCAL
+clean_up() { hack/stack.sh down && rm -rf "$DGM_LOCAL"; }
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+hack/stack.sh up
+go test -count=1 -timeout 30m -tags e2e "$@" ./test/e2e/... || { failed+=" test/e2e"; clean_up() { hack/stack.sh down; echo "its logs: $DGM_LOCAL/logs" >&2; }; }
 [ -z "$failed" ] || { echo "tests failed in:$failed" >&2; exit 1; }
 echo "all tests passed"

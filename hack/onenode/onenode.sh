@@ -94,7 +94,7 @@ down() {
 
 case ${1:-} in
 up | down) exec 9<"$DIR"; flock 9; "$1" ;;
-load) shift; for archive; do in_node -m /mnt/bin/ctr -n k8s.io images import - <"$archive"; done ;;
+load) shift; for archive; do output=$(in_node -m /mnt/bin/ctr -n k8s.io images import - <"$archive" 2>&1) || die "$archive: $output"; done ;;
 exec) shift; in_node -n -- "$@" ;;
 status) if running; then cat "$DIR/env"; else echo "not running"; exit 1; fi ;;
 *) usage ;;
