@@ -1,0 +1,146 @@
+package pgstore
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
+)
+
+// compare returns the requests whose rows in the database are not what they
+// should be. It only reads. A request that the database cannot even compare has
+// its err set and is not returned.
+func (s *session) compare(ctx context.Context, requests []*request) ([]*request, error) {
+	row, err := s.queries.CheckFence(ctx, s.cluster)
+	if err := s.checkFence(fenceState(row), err); err != nil {
+		return nil, err
+	}
+	return s.compareBisecting(ctx, requests)
+}
+
+func (s *session) compareBisecting(ctx context.Context, requests []*request) ([]*request, error) {
+	changed, err := s.compareAll(ctx, requests)
+	pgErr := rowErrorOf(err)
+	if pgErr == nil {
+		return changed, err
+	}
+	if len(requests) == 1 {
+		requests[0].err = newRowError(pgErr)
+		return nil, nil
+	}
+	half := len(requests) / 2
+	first, err := s.compareBisecting(ctx, requests[:half])
+	if err != nil {
+		return nil, err
+	}
+	second, err := s.compareBisecting(ctx, requests[half:])
+	return append(first, second...), err
+}
+
+func (s *session) compareAll(ctx context.Context, requests []*request) ([]*request, error) {
+	g := groupRequests(requests)
+	compares := []func() ([]*request, error){
+		func() ([]*request, error) { return s.compareImprovements(ctx, g.improvements) },
+		func() ([]*request, error) { return s.comparePolicies(ctx, g.policies) },
+		func() ([]*request, error) { return s.compareDeletedImprovements(ctx, g.deletedImprovements) },
+		func() ([]*request, error) { return s.compareDeletedPolicies(ctx, g.deletedPolicies) },
+	}
+	var changed []*request
+	for _, compare := range compares {
+		found, err := compare()
+		if err != nil {
+			return nil, err
+		}
+		changed = append(changed, found...)
+	}
+	return changed, nil
+}
+
+func (s *session) compareImprovements(ctx context.Context, requests []*request) ([]*request, error) {
+	if len(requests) == 0 {
+		return nil, nil
+	}
+	archive, err := s.queries.ChangedArchive(ctx, dbsql.ChangedArchiveParams(s.archiveRows(requests)))
+	if err != nil {
+		return nil, err
+	}
+	workspaces, err := s.queries.ChangedWorkspaces(ctx, dbsql.ChangedWorkspacesParams(s.workspaceRows(requests)))
+	if err != nil {
+		return nil, err
+	}
+	return among(requests, append(archive, workspaces...), func(r *request) uuid.UUID { return r.improvement.ImprovementID }), nil
+}
+
+func (s *session) comparePolicies(ctx context.Context, requests []*request) ([]*request, error) {
+	if len(requests) == 0 {
+		return nil, nil
+	}
+	arms := s.armRows(requests)
+	changed, err := s.queries.ChangedArms(ctx, dbsql.ChangedArmsParams(arms))
+	if err != nil {
+		return nil, err
+	}
+	stray, err := s.queries.StrayArms(ctx, dbsql.StrayArmsParams{
+		PolicyUids: uids(requests), Cluster: s.cluster,
+		Uids: arms.Uids, AlgorithmTypes: arms.AlgorithmTypes, ContextKeys: arms.ContextKeys, ArmIds: arms.ArmIds,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return among(requests, append(changed, stray...), func(r *request) string { return escapeText(r.object.UID) }), nil
+}
+
+type escapedName struct{ namespace, name string }
+
+func escapedNameOf(r *request) escapedName {
+	return escapedName{escapeText(r.object.Namespace), escapeText(r.object.Name)}
+}
+
+func (s *session) compareDeletedImprovements(ctx context.Context, requests []*request) ([]*request, error) {
+	if len(requests) == 0 {
+		return nil, nil
+	}
+	namespaces, objects, keep := names(requests)
+	rows, err := s.queries.PendingTombstonesImprovements(ctx, dbsql.PendingTombstonesImprovementsParams{
+		Cluster: s.cluster, Namespaces: namespaces, Names: objects, KeepUids: keep,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var pending []escapedName
+	for _, row := range rows {
+		pending = append(pending, escapedName{row.Namespace, row.Name})
+	}
+	return among(requests, pending, escapedNameOf), nil
+}
+
+func (s *session) compareDeletedPolicies(ctx context.Context, requests []*request) ([]*request, error) {
+	if len(requests) == 0 {
+		return nil, nil
+	}
+	namespaces, objects, keep := names(requests)
+	rows, err := s.queries.PendingTombstonesPolicies(ctx, dbsql.PendingTombstonesPoliciesParams{
+		Cluster: s.cluster, Namespaces: namespaces, Names: objects, KeepUids: keep,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var pending []escapedName
+	for _, row := range rows {
+		pending = append(pending, escapedName{row.Namespace, row.Name})
+	}
+	return among(requests, pending, escapedNameOf), nil
+}
+
+// among returns the requests whose key is one of keys.
+func among[K comparable](requests []*request, keys []K, key func(*request) K) []*request {
+	set := setOf(keys)
+	var out []*request
+	for _, r := range requests {
+		if _, found := set[key(r)]; found {
+			out = append(out, r)
+		}
+	}
+	return out
+}

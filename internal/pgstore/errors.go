@@ -1,0 +1,130 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+var (
+	// ErrUnavailable says that nothing was written because the database is away,
+	// not migrated, or not ours to write yet. Trying again later is right.
+	ErrUnavailable = errors.New("database is not available")
+	// ErrDeposed says that another leader writes for this cluster now. Nothing
+	// that this one still writes is accepted.
+	ErrDeposed = errors.New("another leader has taken over writing to the database")
+	// ErrClusterMismatch says that the cluster name belongs to another cluster.
+	ErrClusterMismatch = errors.New("cluster name belongs to another cluster")
+	// ErrIntegrity says that stored bytes are not what was stored, or are not
+	// what is to be stored now.
+	ErrIntegrity = errors.New("snapshot integrity")
+
+	// errFenceLost says that the fence is not held by anybody newer, and not by
+	// this leader either: the database was restored or edited.
+	errFenceLost = errors.New("the database has lost this leader's fence")
+	// errServerChanged says that a failover or a restore happened.
+	errServerChanged = errors.New("the database server or its timeline changed")
+	errStandby       = errors.New("the database is a read-only standby")
+)
+
+// RowError says that the database refuses this object's rows as they are: the
+// object must be changed. Its text is safe for a status.
+type RowError struct {
+	Table, Column, Constraint, Message string
+}
+
+func (e *RowError) Error() string {
+	var where []string
+	for _, part := range []struct{ label, value string }{
+		{"table", e.Table}, {"column", e.Column}, {"constraint", e.Constraint},
+	} {
+		if part.value != "" {
+			where = append(where, part.label+" "+part.value)
+		}
+	}
+	if len(where) == 0 {
+		return "the database refuses the row: " + e.Message
+	}
+	return fmt.Sprintf("the database refuses the row (%s): %s", strings.Join(where, ", "), e.Message)
+}
+
+func newRowError(e *pgconn.PgError) *RowError {
+	return &RowError{Table: e.TableName, Column: e.ColumnName, Constraint: e.ConstraintName, Message: e.Message}
+}
+
+// failure is what an error of a write transaction asks for.
+type failure int
+
+const (
+	failureOther      failure = iota // give up the session and begin again
+	failureRow                       // one of the rows is at fault: find it
+	failureContention                // the same again, on the same connection
+	failureConnection                // the same again, on a new connection
+	failureSchema                    // schema or rights do not fit: wait for a person
+)
+
+func classify(err error) failure {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return failureConnection
+	}
+	code := pgErr.Code
+	switch {
+	case code == "40001", code == "40P01", code == "55P03", code == "57014":
+		return failureContention
+	case strings.HasPrefix(code, "53"), strings.HasPrefix(code, "57P0"), strings.HasPrefix(code, "08"), code == "25006":
+		return failureConnection
+	case strings.HasPrefix(code, "21"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "23"):
+		return failureRow
+	case strings.HasPrefix(code, "42"):
+		return failureSchema
+	}
+	return failureOther
+}
+
+func rowErrorOf(err error) *pgconn.PgError {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && classify(err) == failureRow {
+		return pgErr
+	}
+	return nil
+}
+
+// reason is the short form of an error for conditions: the same text each time
+// the same thing goes wrong, and never an address with a password.
+func reason(err error) string {
+	var pgErr *pgconn.PgError
+	var dnsErr *net.DNSError
+	switch {
+	case errors.As(err, &pgErr):
+		return fmt.Sprintf("%s (SQLSTATE %s)", pgErr.Message, pgErr.Code)
+	case errors.Is(err, ErrClusterMismatch), errors.Is(err, ErrIncompatible), errors.Is(err, ErrDeposed),
+		errors.Is(err, errFenceLost), errors.Is(err, errServerChanged), errors.Is(err, errStandby), errors.Is(err, errURL):
+		return err.Error()
+	case errors.As(err, &dnsErr):
+		return "its host name cannot be resolved"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "it refuses connections"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "it does not answer in time"
+	}
+	return "the connection to it failed"
+}
+
+func unavailable(why string) error { return fmt.Errorf("%w: %s", ErrUnavailable, why) }
+
+// errURL marks what is wrong with the URL itself, in words that do not repeat it.
+var errURL = errors.New("database URL")
+
+func urlError(err error) error {
+	var parseErr *pgconn.ParseConfigError
+	if errors.As(err, &parseErr) {
+		return fmt.Errorf("%w: it cannot be parsed: write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE", errURL)
+	}
+	return fmt.Errorf("%w: it cannot be read: %w", errURL, err)
+}

@@ -1,0 +1,181 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
+)
+
+const (
+	reconnectFirst   = 100 * time.Millisecond
+	reconnectSlowest = 15 * time.Second
+	// A session that lasted this long was a good one: the next wait is short again.
+	goodSession      = time.Minute
+	establishTimeout = 30 * time.Second
+)
+
+// Reasons that Resyncs delivers.
+const (
+	resyncStarted = "the database is ready for the first time"
+	resyncBack    = "the database was away and is back"
+	resyncLost    = "the database may have lost commits in a failover or a restore"
+)
+
+// tenure is what a leader remembers from one session to the next.
+type tenure struct {
+	fence  fence
+	server server
+}
+
+// Lead migrates, takes the fence and writes, until the context ends, when it
+// returns nil, or another leader takes over, when it returns ErrDeposed. All
+// other trouble (database away, migration failing, cluster name taken) it sits
+// out, trying again with backoff, while Ready says what it is.
+func (s *Store) Lead(ctx context.Context) error {
+	var held *tenure
+	wait := reconnectFirst
+	for {
+		began := time.Now()
+		err := s.leadOnce(ctx, &held)
+		if ctx.Err() != nil {
+			s.setUnready(unavailable("this replica stops leading"))
+			return nil
+		}
+		if errors.Is(err, ErrDeposed) {
+			s.setUnready(ErrDeposed)
+			return ErrDeposed
+		}
+		s.setUnready(s.failure(err))
+		s.config.Log.V(1).Info("Database session ended", "error", err.Error())
+		if time.Since(began) > goodSession {
+			wait = reconnectFirst
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		wait = min(2*wait, reconnectSlowest)
+	}
+}
+
+// leadOnce runs one session and returns why it ended.
+func (s *Store) leadOnce(ctx context.Context, held **tenure) error {
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	config, err := s.poolConfig()
+	if err != nil {
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	// Closing waits for queries of others, which may hang on a dead connection.
+	defer func() { go pool.Close() }()
+	sess, why, err := s.establish(ctx, pool, *held)
+	if err != nil {
+		return err
+	}
+	if why == resyncLost {
+		s.digests.clear()
+	}
+	*held = &tenure{fence: sess.fence}
+	s.session.Store(sess)
+	s.config.Log.Info("Database is ready", "epoch", sess.fence.epoch, "reason", why)
+	s.requestResync(why)
+	cause := sess.run(ctx)
+	(*held).server = server{identity: sess.server, walPosition: sess.walPosition.Load()}
+	s.setUnready(s.failure(cause))
+	s.session.Store(nil)
+	sess.end(s.failure(cause))
+	return cause
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	url, err := s.config.MigrationURL()
+	if err != nil {
+		return urlError(err)
+	}
+	m, err := NewMigrator(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer m.Close() //nolint:errcheck // nothing is left to do on these connections
+	applied, err := m.Up(ctx)
+	for _, name := range applied {
+		s.config.Log.Info("Applied migration", "name", name)
+	}
+	return err
+}
+
+// establish finds out whether the fence that was held is still worth something,
+// takes it when not, and says what must be mirrored again.
+func (s *Store) establish(ctx context.Context, pool *pgxpool.Pool, held *tenure) (*session, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, establishTimeout)
+	defer cancel()
+	at, err := locate(ctx, pool)
+	if err != nil {
+		return nil, "", err
+	}
+	f, why, err := s.resumeOrTake(ctx, pool, held, at)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := s.ensurePartitions(ctx, pool); err != nil {
+		return nil, "", err
+	}
+	sess := s.newSession(pool, f, at)
+	if err := sess.probe(ctx); err != nil {
+		return nil, "", err
+	}
+	return sess, why, nil
+}
+
+func locate(ctx context.Context, pool *pgxpool.Pool) (server, error) {
+	row, err := dbsql.New(pool).ServerIdentity(ctx)
+	if err != nil {
+		return server{}, err
+	}
+	if row.InRecovery {
+		return server{}, errStandby
+	}
+	return server{identity: row.Identity, walPosition: row.WalPosition}, nil
+}
+
+func (s *Store) resumeOrTake(ctx context.Context, pool *pgxpool.Pool, held *tenure, at server) (fence, string, error) {
+	if held == nil {
+		f, err := s.takeFence(ctx, pool, 0)
+		return f, resyncStarted, err
+	}
+	row, err := dbsql.New(pool).CheckFence(ctx, s.config.ClusterName)
+	err = held.fence.check(held.server.identity, fenceState(row), err)
+	switch {
+	case err == nil && at.walPosition >= held.server.walPosition:
+		return held.fence, resyncBack, nil
+	case err == nil, errors.Is(err, errFenceLost), errors.Is(err, errServerChanged):
+		f, err := s.takeFence(ctx, pool, held.fence.epoch)
+		return f, resyncLost, err
+	}
+	return fence{}, "", err
+}
+
+func (s *Store) ensurePartitions(ctx context.Context, pool *pgxpool.Pool) error {
+	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
+			return err
+		}
+		_, err := dbsql.New(tx).EnsureMetricPartitions(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("make partitions of dgm.performance_metrics: %w", err)
+	}
+	return nil
+}

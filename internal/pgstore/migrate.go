@@ -1,0 +1,219 @@
+package pgstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+	"github.com/pressly/goose/v3/lock"
+)
+
+const (
+	migrationTable = "dgm.schema_migrations"
+	// migrationLockID is the advisory lock of everybody who migrates schema dgm.
+	migrationLockID int64 = 0x64676d5f6d696772
+	// A migration that waits longer for a lock makes room for the readers that
+	// queue up behind it, and is tried again.
+	migrationLockTimeout = "10s"
+	migrationLockPolls   = 600
+)
+
+// ErrIncompatible says that this binary cannot work with the schema that it
+// found: migrations were edited after they were applied, or the schema is too new.
+var ErrIncompatible = errors.New("database schema is not compatible with this operator")
+
+// MigrationStatus is one migration and whether it is applied.
+type MigrationStatus struct {
+	Version   int64
+	Name      string
+	AppliedAt time.Time // zero when pending
+	// Known is false for a migration of a newer operator.
+	Known bool
+}
+
+// Migrator brings the schema of one database up or down. Any number of them may
+// work on one database at the same time.
+type Migrator struct {
+	db     *sql.DB
+	goose  *goose.Provider
+	locker lock.SessionLocker
+	files  []migrationFile
+}
+
+// NewMigrator connects to the database. The URL must lead to PostgreSQL itself
+// or to a pooler in session mode, since the migration lock belongs to a session.
+func NewMigrator(ctx context.Context, url string) (*Migrator, error) {
+	dir, err := fs.Sub(embeddedMigrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return newMigrator(ctx, url, dir)
+}
+
+func newMigrator(ctx context.Context, url string, dir fs.FS) (*Migrator, error) {
+	files, err := readMigrations(dir)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, urlError(err)
+	}
+	config.RuntimeParams["application_name"] = applicationName + "-migrate"
+	config.RuntimeParams["lock_timeout"] = migrationLockTimeout
+	config.RuntimeParams["statement_timeout"] = "0"
+	config.RuntimeParams["timezone"] = "UTC"
+	db := stdlib.OpenDB(*config)
+	db.SetMaxOpenConns(2)
+	if err := db.PingContext(ctx); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("connect to migrate: %w", err)
+	}
+	m := &Migrator{db: db, files: files}
+	if m.locker, err = lock.NewPostgresSessionLocker(lock.WithLockID(migrationLockID),
+		lock.WithLockTimeout(1, migrationLockPolls)); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	if m.goose, err = m.provider(dir); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Migrator) provider(dir fs.FS) (*goose.Provider, error) {
+	inner, err := database.NewStore(database.DialectPostgres, migrationTable)
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectCustom, m.db, dir,
+		goose.WithStore(&checksumStore{Store: inner, files: m.files}),
+		goose.WithSessionLocker(m.locker), goose.WithLogger(goose.NopLogger()),
+		goose.WithDisableGlobalRegistry(true))
+}
+
+// Close ends its connections.
+func (m *Migrator) Close() error { return m.db.Close() }
+
+// Status lists the migrations of this binary and of the database, in order. It
+// changes nothing.
+func (m *Migrator) Status(ctx context.Context) ([]MigrationStatus, error) {
+	applied, err := m.applied(ctx, m.db)
+	if err != nil {
+		return nil, err
+	}
+	var out []MigrationStatus
+	for _, f := range m.files {
+		out = append(out, MigrationStatus{Version: f.Version, Name: f.Name, AppliedAt: applied[f.Version].at, Known: true})
+		delete(applied, f.Version)
+	}
+	for _, a := range sortedByVersion(applied) {
+		out = append(out, MigrationStatus{Version: a.version, Name: a.name, AppliedAt: a.at})
+	}
+	return out, nil
+}
+
+// Up applies what is pending, each migration in a transaction of its own, and
+// returns the names of those that it applied. When another process migrates, it
+// waits for it.
+func (m *Migrator) Up(ctx context.Context) ([]string, error) {
+	if err := m.bootstrap(ctx); err != nil {
+		return nil, err
+	}
+	results, err := m.goose.Up(ctx)
+	var names []string
+	for _, r := range results {
+		names = append(names, r.Source.Path)
+	}
+	if err != nil {
+		return names, fmt.Errorf("migrate up: %w", err)
+	}
+	// Another operator may have migrated meanwhile, and further than this one can.
+	after, err := m.applied(ctx, m.db)
+	if err != nil {
+		return names, err
+	}
+	return names, m.checkCompatible(after)
+}
+
+// Down takes back the newest migration and returns its name. What its tables
+// held is lost.
+func (m *Migrator) Down(ctx context.Context) (string, error) {
+	if err := m.bootstrap(ctx); err != nil {
+		return "", err
+	}
+	result, err := m.goose.Down(ctx)
+	if errors.Is(err, goose.ErrNoNextVersion) {
+		return "", errors.New("migrate down: no migration is applied")
+	}
+	if err != nil {
+		return "", fmt.Errorf("migrate down: %w", err)
+	}
+	return result.Source.Path, nil
+}
+
+// Plan prints the SQL of the pending migrations. It changes nothing.
+func (m *Migrator) Plan(ctx context.Context, w io.Writer) error {
+	applied, err := m.applied(ctx, m.db)
+	if err != nil {
+		return err
+	}
+	if err := m.checkCompatible(applied); err != nil {
+		return err
+	}
+	if _, found := applied[0]; !found {
+		if _, err := fmt.Fprintf(w, "%s\n", bootstrapSQL); err != nil {
+			return err
+		}
+	}
+	for _, f := range m.files {
+		if _, found := applied[f.Version]; found {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "-- %s\nBEGIN;\n%s\nCOMMIT;\n\n", f.Name, f.Up); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bootstrap makes the schema and the table of migrations under the lock, which
+// goose itself would do without it, and refuses what does not fit.
+func (m *Migrator) bootstrap(ctx context.Context) (err error) {
+	conn, err := m.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to migrate: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // the pool notices a broken connection
+	applied, err := m.applied(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if _, found := applied[0]; found {
+		return m.checkCompatible(applied)
+	}
+	if err := m.locker.SessionLock(ctx, conn); err != nil {
+		return fmt.Errorf("migration lock: %w", err)
+	}
+	defer func() {
+		err = errors.Join(err, m.locker.SessionUnlock(context.WithoutCancel(ctx), conn))
+	}()
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing is left to roll back after the commit
+	if _, err := tx.ExecContext(ctx, bootstrapSQL); err != nil {
+		return fmt.Errorf("make schema dgm: %w", err)
+	}
+	return tx.Commit()
+}

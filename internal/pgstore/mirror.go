@@ -1,0 +1,69 @@
+package pgstore
+
+import "context"
+
+// MirrorImprovement brings the two rows of an attempt to what is given, and
+// returns when that is committed; at once when it has been before. A terminal
+// archive row stays as it is, but for completed to rolled_back. It returns
+// ErrUnavailable, ErrDeposed or a *RowError.
+func (s *Store) MirrorImprovement(ctx context.Context, i Improvement) error {
+	r, err := improvementRequest(i)
+	if err != nil {
+		return err
+	}
+	return s.mirror(ctx, r)
+}
+
+func improvementRequest(i Improvement) (*request, error) {
+	all, err := digestOf(i)
+	if err != nil {
+		return nil, err
+	}
+	content := i
+	content.Object = Object{}
+	what, err := digestOf(content)
+	if err != nil {
+		return nil, err
+	}
+	return &request{kind: KindImprovementWorkspace, object: i.Object, improvement: &i, digest: all, content: what}, nil
+}
+
+// MirrorPolicy brings the rows of a policy's arms to what is given: arms that it
+// does not name become tombstones, and what arms have earned stays. Otherwise it
+// is as MirrorImprovement.
+func (s *Store) MirrorPolicy(ctx context.Context, p Policy) error {
+	all, err := digestOf(p)
+	if err != nil {
+		return err
+	}
+	return s.mirror(ctx, &request{kind: KindBanditPolicy, object: p.Object, policy: &p, digest: all})
+}
+
+func (s *Store) mirror(ctx context.Context, r *request) error {
+	sess, err := s.current()
+	if err != nil {
+		return err
+	}
+	known, found := s.digests.get(r.kind, r.object.UID)
+	if found && known == r.digest && r.snapshot == nil {
+		return nil
+	}
+	// Without a digest the database may hold these very rows: after a restart
+	// most do, and are compared instead of written.
+	r.changed = found || r.snapshot != nil
+	return sess.submit(ctx, r)
+}
+
+// Tombstone marks the rows of a name as deleted, but those of keepUID, the
+// object that bears the name now; empty means none. An attempt that had not
+// ended becomes failed, with OutcomeObjectDeleted. Nothing is written when
+// nothing is left to mark.
+func (s *Store) Tombstone(ctx context.Context, kind Kind, namespace, name, keepUID string) error {
+	sess, err := s.current()
+	if err != nil {
+		return err
+	}
+	return sess.submit(ctx, &request{
+		kind: kind, object: Object{Namespace: namespace, Name: name, UID: keepUID}, tombstone: true,
+	})
+}

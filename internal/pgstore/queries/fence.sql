@@ -1,0 +1,44 @@
+-- name: LockFenceForTaking :one
+SELECT cluster_uid, epoch, token, holder FROM dgm.writer_fences WHERE cluster = @cluster FOR UPDATE;
+
+-- The row lock holds off a new leader until this transaction has ended. The
+-- settings last as long as it, and so survive a transaction pooler.
+-- name: LockFence :one
+SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position,
+    set_config('synchronous_commit', 'on', true)::text AS synchronous_commit,
+    set_config('lock_timeout', '5s', true)::text AS lock_timeout,
+    set_config('statement_timeout', '30s', true)::text AS statement_timeout
+FROM dgm.writer_fences f, dgm.server_identity() i WHERE f.cluster = @cluster FOR SHARE OF f;
+
+-- name: CheckFence :one
+SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position
+FROM dgm.writer_fences f, dgm.server_identity() i WHERE f.cluster = @cluster;
+
+-- name: ServerIdentity :one
+SELECT i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position
+FROM dgm.server_identity() i;
+
+-- Epochs may be ahead of the sequence after a restore that lost its last values.
+-- name: HighestEpoch :one
+SELECT GREATEST(
+    (SELECT max(f.epoch) FROM dgm.writer_fences f WHERE f.cluster = @cluster::text),
+    (SELECT max(a.writer_epoch) FROM dgm.dgm_archive a WHERE a.cluster = @cluster::text),
+    (SELECT max(w.writer_epoch) FROM dgm.improvement_workspaces w WHERE w.cluster = @cluster::text),
+    (SELECT max(b.writer_epoch) FROM dgm.bandit_states b WHERE b.cluster = @cluster::text),
+    0)::bigint AS epoch;
+
+-- name: NextEpoch :one
+SELECT nextval('dgm.writer_epoch')::bigint AS epoch;
+
+-- name: RaiseEpoch :exec
+SELECT setval('dgm.writer_epoch', @epoch::bigint);
+
+-- name: TakeFence :execrows
+INSERT INTO dgm.writer_fences AS f (cluster, cluster_uid, epoch, token, holder)
+VALUES (@cluster, @cluster_uid, @epoch, @token, @holder)
+ON CONFLICT (cluster) DO UPDATE SET cluster_uid = excluded.cluster_uid, epoch = excluded.epoch, token = excluded.token,
+    holder = excluded.holder, acquired_at = now()
+WHERE f.epoch < excluded.epoch;
+
+-- name: EnsureMetricPartitions :one
+SELECT dgm.ensure_metric_partitions()::integer AS made;

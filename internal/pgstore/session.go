@@ -1,0 +1,172 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
+)
+
+const (
+	// A caller that cannot be queued in this time is told that the database is
+	// not available, rather than left blocked.
+	enqueueTimeout = 5 * time.Second
+	// queueLength bounds the memory of what waits for the writer.
+	queueLength = 4096
+
+	watchInterval      = 2 * time.Second
+	watchTimeout       = 4 * time.Second
+	partitionsInterval = 24 * time.Hour
+)
+
+// session is one uninterrupted tenure of the fence on one server: connections,
+// and the goroutines that write, look up and watch.
+type session struct {
+	store   *Store
+	cluster string
+	pool    *pgxpool.Pool
+	queries *dbsql.Queries
+	fence   fence
+	server  string
+	// walPosition is how far the server's log was when last seen.
+	walPosition atomic.Int64
+
+	queue   chan *request
+	lookups chan *lookup
+
+	// contended is why the last write was given up, if it was.
+	contended atomic.Pointer[error]
+	done      chan struct{} // closed when cause is set
+	cause     error
+}
+
+func (s *Store) newSession(pool *pgxpool.Pool, f fence, at server) *session {
+	sess := &session{
+		store: s, cluster: s.config.ClusterName, pool: pool, queries: dbsql.New(pool), fence: f, server: at.identity,
+		queue: make(chan *request, queueLength), lookups: make(chan *lookup, queueLength), done: make(chan struct{}),
+	}
+	sess.walPosition.Store(at.walPosition)
+	return sess
+}
+
+// checkFence judges what was just read of the fence, and notes how far the log is.
+func (s *session) checkFence(state fenceState, err error) error {
+	if err := s.fence.check(s.server, state, err); err != nil {
+		return err
+	}
+	for {
+		seen := s.walPosition.Load()
+		if state.WalPosition <= seen || s.walPosition.CompareAndSwap(seen, state.WalPosition) {
+			return nil
+		}
+	}
+}
+
+// run serves until the context ends or the session cannot go on, and returns why.
+func (s *session) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.writeLoop(ctx) })
+	group.Go(func() error { return s.lookupLoop(ctx) })
+	group.Go(func() error { return s.watchLoop(ctx) })
+	return group.Wait()
+}
+
+// end answers all who wait. Nobody may be running any more.
+func (s *session) end(cause error) {
+	s.cause = cause
+	close(s.done)
+	for {
+		select {
+		case r := <-s.queue:
+			r.answer(cause)
+		case l := <-s.lookups:
+			l.done <- cause
+		default:
+			return
+		}
+	}
+}
+
+func (s *session) trouble() error {
+	if err := s.contended.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// submit hands a request to the writer and waits until it is committed.
+func (s *session) submit(ctx context.Context, r *request) error {
+	r.done = make(chan error, 1)
+	timer := time.NewTimer(enqueueTimeout)
+	defer timer.Stop()
+	select {
+	case s.queue <- r:
+	case <-s.done:
+		return s.cause
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return unavailable("the writer is behind")
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.done:
+	}
+	select { // both may have come at once; an answer says more
+	case err := <-r.done:
+		return err
+	default:
+		return s.cause
+	}
+}
+
+// watchLoop notices a new leader, a failover and an outage when nobody writes.
+func (s *session) watchLoop(ctx context.Context) error {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	partitionsMade := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if err := s.watch(ctx); err != nil {
+			return err
+		}
+		if time.Since(partitionsMade) > partitionsInterval {
+			if err := s.store.ensurePartitions(ctx, s.pool); err != nil {
+				s.store.config.Log.Error(err, "Cannot make metric partitions, will try again tomorrow")
+			}
+			partitionsMade = time.Now()
+		}
+	}
+}
+
+// watch tries twice: a connection that broke while idle is no outage.
+func (s *session) watch(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		timed, cancel := context.WithTimeout(ctx, watchTimeout)
+		row, err := s.queries.CheckFence(timed, s.cluster)
+		cancel()
+		err = s.checkFence(fenceState(row), err)
+		if err == nil || attempt == 1 || isVerdict(err) || ctx.Err() != nil {
+			return err
+		}
+		s.pool.Reset()
+	}
+}
+
+// isVerdict reports whether the fence itself was judged, which trying again
+// would not change.
+func isVerdict(err error) bool {
+	return errors.Is(err, ErrDeposed) || errors.Is(err, errFenceLost) || errors.Is(err, errServerChanged)
+}
