@@ -166,7 +166,7 @@ func TestPolicyIsMirrored(t *testing.T) {
 		Spec: dgmv1alpha1.BanditPolicySpec{
 			Algorithm: dgmv1alpha1.Algorithm{Type: dgmv1alpha1.ConservativeBandit},
 			Contexts:  []dgmv1alpha1.BanditContext{{Name: "default"}},
-			Baseline:  dgmv1alpha1.Baseline{Arm: "keep", Reward: new(dgmv1alpha1.Fraction("0.5"))},
+			Baseline:  &dgmv1alpha1.Baseline{Arm: "keep", Reward: new(dgmv1alpha1.Fraction("0.5"))},
 			Safety:    dgmv1alpha1.Safety{Threshold: "0.8", RiskTolerance: "0.1"},
 			Arms:      []dgmv1alpha1.Arm{{Name: "keep", Description: "change nothing"}, {Name: "cache-60s", Description: "longer"}},
 		},
