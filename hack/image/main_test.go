@@ -79,6 +79,6 @@ func TestImageRunsTheBinaryWithoutRoot(t *testing.T) {
 		modes[h.Name] = h.Mode
 	}
 	if modes["server"] != 0o755 || modes["tmp"] != 0o1777 && modes["tmp/"] != 0o1777 {
-		t.Errorf("files and modes: %o", modes)
+		t.Errorf("files and modes (decimal): %v", modes)
 	}
 }
