@@ -155,13 +155,17 @@ func (p Plan) Overlaps(q Plan) []string {
 }
 
 func overlaps(mine, other ObjectPlan) []string {
+	theirs, parents := newPathSet(other.Paths), pathSet{}
+	for _, change := range other.Paths {
+		for text := range change.Path.prefixes {
+			parents[text] = struct{}{}
+		}
+	}
 	var shared []string
-	for _, a := range mine.Paths {
-		for _, b := range other.Paths {
-			if a.Path.Contains(b.Path) || b.Path.Contains(a.Path) {
-				shared = append(shared, mine.Ref.String()+" "+a.Path.String())
-				break
-			}
+	for _, change := range mine.Paths {
+		text := change.Path.String()
+		if _, inside := parents[text]; inside || theirs.covers(change.Path) {
+			shared = append(shared, mine.Ref.String()+" "+text)
 		}
 	}
 	return shared

@@ -71,12 +71,14 @@ func (t gitOpsTool) ownsField(object *unstructured.Unstructured, paths []PathCha
 		if err != nil {
 			return fmt.Sprintf("field manager %q manages this object and its fields cannot be read: %v", entry.Manager, err), true
 		}
-		var found []string
-		for _, change := range paths {
-			if !members(set, change.Path.Contains).Empty() {
-				found = append(found, change.Path.String())
+		touched, found := newPathSet(paths), []string{}
+		members(set, func(path Path) bool {
+			cover, ok := touched.cover(path)
+			if ok && !slices.Contains(found, cover) && len(found) < 10 {
+				found = append(found, cover)
 			}
-		}
+			return ok
+		})
 		if len(found) > 0 {
 			return fmt.Sprintf("field manager %q owns %s", entry.Manager, bounded(strings.Join(found, ", "), 512)), true
 		}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -31,6 +30,7 @@ func (o FieldOwner) owns(entry metav1.ManagedFieldsEntry) bool {
 // those it is what they lose between before and after.
 func ownersBefore(before, after *unstructured.Unstructured, paths []PathChange) ([]FieldOwner, error) {
 	var owners []FieldOwner
+	touched := newPathSet(paths)
 	for _, entry := range before.GetManagedFields() {
 		set, err := fieldSet(entry)
 		if err != nil {
@@ -41,7 +41,7 @@ func ownersBefore(before, after *unstructured.Unstructured, paths []PathChange) 
 			Subresource: entry.Subresource, Time: entry.Time,
 		}
 		if entry.APIVersion == before.GetAPIVersion() {
-			set = members(set, func(path Path) bool { return touches(paths, path) })
+			set = members(set, touched.covers)
 		} else if set, err = lost(owner, set, after); err != nil {
 			return nil, err
 		}
@@ -68,10 +68,6 @@ func lost(owner FieldOwner, set *fieldpath.Set, after *unstructured.Unstructured
 		return set.Difference(remaining), nil
 	}
 	return set, nil
-}
-
-func touches(paths []PathChange, path Path) bool {
-	return slices.ContainsFunc(paths, func(c PathChange) bool { return c.Path.Contains(path) })
 }
 
 func members(set *fieldpath.Set, keep func(Path) bool) *fieldpath.Set {
@@ -117,42 +113,44 @@ type returning struct {
 	plan     ObjectPlan
 	manager  string
 	version  string
-	restored []PathChange // touched paths that the manager still owns parts of and that were restored
-	kept     []Path       // paths below those that were left alone
+	restored pathSet // touched paths that were restored and that the manager still owns parts of
+	kept     pathSet // paths, or parts of them, that were left alone
 }
 
 func (p ObjectPlan) returns(findings []finding, entries []metav1.ManagedFieldsEntry, manager, version string) (returning, error) {
-	r := returning{plan: p, manager: manager, version: version}
+	r := returning{plan: p, manager: manager, version: version, restored: pathSet{}, kept: pathSet{}}
 	for _, found := range findings {
 		if found.place != atGoal {
-			r.kept = append(r.kept, found.path)
+			r.kept.add(found.path)
 		}
 	}
+	touched := newPathSet(p.Paths)
 	for _, entry := range entries {
-		if entry.Manager != manager || entry.Subresource != "" || entry.APIVersion != version {
+		if !r.ours(entry) {
 			continue
 		}
 		set, err := fieldSet(entry)
 		if err != nil {
 			return r, err
 		}
-		for _, change := range p.Paths {
-			inside := members(set, func(path Path) bool { return change.Path.Contains(path) && !r.isKept(path) })
-			if !inside.Empty() {
-				r.restored = append(r.restored, change)
+		members(set, func(path Path) bool {
+			cover, ok := touched.cover(path)
+			if ok = ok && !r.kept.covers(path); ok {
+				r.restored[cover] = struct{}{}
 			}
-		}
+			return ok
+		})
 	}
 	return r, nil
 }
 
-func (r returning) nothing() bool { return len(r.restored) == 0 }
-
-func (r returning) isKept(path Path) bool {
-	return slices.ContainsFunc(r.kept, func(kept Path) bool { return kept.Contains(path) })
+func (r returning) ours(entry metav1.ManagedFieldsEntry) bool {
+	return entry.Manager == r.manager && entry.Subresource == "" && entry.APIVersion == r.version
 }
 
-func (r returning) applies(path Path) bool { return touches(r.restored, path) && !r.isKept(path) }
+func (r returning) nothing() bool { return len(r.restored) == 0 }
+
+func (r returning) applies(path Path) bool { return r.restored.covers(path) && !r.kept.covers(path) }
 
 // rewrite returns the entries as they should be and whether that differs from how they are.
 func (r returning) rewrite(entries []metav1.ManagedFieldsEntry) ([]metav1.ManagedFieldsEntry, bool, error) {
@@ -165,7 +163,7 @@ func (r returning) rewrite(entries []metav1.ManagedFieldsEntry) ([]metav1.Manage
 			return nil, false, err
 		}
 		wanted := set
-		if entry.Manager == r.manager && entry.Subresource == "" && entry.APIVersion == r.version {
+		if r.ours(entry) {
 			wanted = members(set, func(path Path) bool { return !r.applies(path) })
 		}
 		for i, owner := range r.plan.Owners {

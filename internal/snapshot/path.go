@@ -41,12 +41,17 @@ var (
 func (p Path) String() string {
 	var out strings.Builder
 	for i, element := range p {
-		if i > 0 && element.isField() && bareField.MatchString(element.Field) {
-			out.WriteByte('.')
-		}
-		out.WriteString(element.String())
+		element.append(&out, i == 0)
 	}
 	return out.String()
+}
+
+func (e Element) append(out *strings.Builder, first bool) {
+	text := e.String()
+	if !first && text[0] != '[' {
+		out.WriteByte('.')
+	}
+	out.WriteString(text)
 }
 
 // Child returns the path one step further; the receiver is not changed.

@@ -144,11 +144,11 @@ func elementOf(item any, keys []string) (Element, bool) {
 	}
 	element := Element{}
 	for _, name := range keys {
-		value, err := Canonical(fields[name])
+		value, err := some(fields[name]).pointer()
 		if err != nil {
 			return Element{}, false
 		}
-		element.Keys = append(element.Keys, KeyField{Name: name, Value: value})
+		element.Keys = append(element.Keys, KeyField{Name: name, Value: *value})
 	}
 	return element, true
 }

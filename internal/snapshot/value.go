@@ -41,11 +41,12 @@ func (m maybe) equal(o maybe) bool {
 	return m.present == o.present && reflect.DeepEqual(m.value, o.value)
 }
 
+// pointer encodes a decoded, and so normal, value.
 func (m maybe) pointer() (*Value, error) {
 	if !m.present {
 		return nil, nil
 	}
-	canonical, err := Canonical(m.value)
+	canonical, err := json.Marshal(m.value)
 	if err != nil {
 		return nil, err
 	}
