@@ -103,7 +103,7 @@ func attemptOf(row dbsql.NewestAttemptsRow) *Attempt {
 		ImprovementID: row.ImprovementID, ParentID: row.ParentImprovementID, Attempt: row.Attempt,
 		MaterialDigest: Unescape(row.MaterialDigest), UID: Unescape(row.Uid), ArchiveStatus: row.Status,
 		OutcomeReason: Unescape(row.OutcomeReason), HasSnapshot: row.HasSnapshot,
-		Timestamp: row.Timestamp.Time.UTC(), DeletedAt: timePointer(row.DeletedAt),
+		Timestamp: row.Timestamp.Time.UTC(), CompletedAt: timePointer(row.CompletedAt), DeletedAt: timePointer(row.DeletedAt),
 	}
 }
 

@@ -131,6 +131,9 @@ func (s *Store) requestResync(why string) {
 // again.
 func (s *Store) ForgetSynced(kind Kind, uid string) { s.digests.forget(kind, uid) }
 
+// ForgetAllSynced does so for every object.
+func (s *Store) ForgetAllSynced() { s.digests.clear() }
+
 func (s *Store) setUnready(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -135,6 +135,8 @@ type Attempt struct {
 	OutcomeReason  string
 	HasSnapshot    bool
 	Timestamp      time.Time
+	// CompletedAt is when the attempt ended; nil while it runs.
+	CompletedAt *time.Time
 	// DeletedAt is when its object was found deleted; nil while it exists.
 	DeletedAt *time.Time
 }

@@ -113,6 +113,7 @@ const newestAttempts = `-- name: NewestAttempts :many
 SELECT r.namespace::text AS namespace, r.name::text AS name, a.improvement_id, a.parent_improvement_id, a.attempt,
     COALESCE(a.material_digest, '')::text AS material_digest, COALESCE(a.uid, '')::text AS uid, a.status,
     COALESCE(a.outcome_reason, '')::text AS outcome_reason, a."timestamp", a.deleted_at,
+    (SELECT w.completed_at FROM dgm.improvement_workspaces w WHERE w.improvement_id = a.improvement_id)::timestamptz AS completed_at,
     EXISTS (SELECT 1 FROM dgm.rollback_snapshots s WHERE s.improvement_id = a.improvement_id) AS has_snapshot
 FROM (SELECT unnest($1::text[]) AS namespace, unnest($2::text[]) AS name) r
 JOIN LATERAL (
@@ -141,6 +142,7 @@ type NewestAttemptsRow struct {
 	OutcomeReason       string
 	Timestamp           pgtype.Timestamptz
 	DeletedAt           pgtype.Timestamptz
+	CompletedAt         pgtype.Timestamptz
 	HasSnapshot         bool
 }
 
@@ -165,6 +167,7 @@ func (q *Queries) NewestAttempts(ctx context.Context, arg NewestAttemptsParams) 
 			&i.OutcomeReason,
 			&i.Timestamp,
 			&i.DeletedAt,
+			&i.CompletedAt,
 			&i.HasSnapshot,
 		); err != nil {
 			return nil, err

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// databaseFlags name the files that hold the database's URLs. Files, so that no
+// password is in an argument or in the environment, and a new one is taken up
+// at the next connection.
+type databaseFlags struct {
+	urlFile, migrationURLFile string
+}
+
+func (f *databaseFlags) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&f.urlFile, "database-url-file", "/etc/dgm/database/url",
+		"file with the URL of the PostgreSQL database, like postgres://user:password@host:5432/dgm?sslmode=verify-full")
+	flags.StringVar(&f.migrationURLFile, "migration-url-file", "",
+		"file with a direct, unpooled URL of the same database, for migrations; a missing file means the one of --database-url-file")
+}
+
+// url is the run-time URL.
+func (f *databaseFlags) url() (string, error) { return readURL(f.urlFile) }
+
+// migrationURL is the URL for migrations.
+func (f *databaseFlags) migrationURL() (string, error) {
+	if f.migrationURLFile == "" {
+		return f.url()
+	}
+	url, err := readURL(f.migrationURLFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f.url()
+	}
+	return url, err
+}
+
+func readURL(file string) (string, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	url := strings.TrimSpace(string(content))
+	if url == "" {
+		return "", fmt.Errorf("%s is empty: write the database's URL into it", file)
+	}
+	return url, nil
+}

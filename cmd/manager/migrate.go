@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/acgs/dgm-operator/internal/pgstore"
+)
+
+func newMigrateCommand() *cobra.Command {
+	var database databaseFlags
+	command := &cobra.Command{
+		Use:   "migrate",
+		Short: "Look at and apply the migrations of schema dgm by hand",
+		Long:  "The operator applies migrations by itself when it starts; these commands are for looking first, and for going back.",
+	}
+	database.bind(command.PersistentFlags())
+	command.AddCommand(
+		migrateCommand(&database, "status", "List every migration and when it was applied", runStatus),
+		migrateCommand(&database, "plan", "Print the SQL of the migrations that are pending", runPlan),
+		migrateCommand(&database, "up", "Apply the migrations that are pending", runUp),
+		migrateCommand(&database, "down", "Undo the newest migration; what it added is lost", runDown),
+	)
+	return command
+}
+
+func migrateCommand(database *databaseFlags, use, short string, run func(*cobra.Command, *pgstore.Migrator) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			url, err := database.migrationURL()
+			if err != nil {
+				return err
+			}
+			migrator, err := pgstore.NewMigrator(command.Context(), url)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = migrator.Close() }()
+			return run(command, migrator)
+		},
+	}
+}
+
+func runStatus(command *cobra.Command, migrator *pgstore.Migrator) error {
+	migrations, err := migrator.Status(command.Context())
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(command.OutOrStdout(), 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "VERSION\tNAME\tAPPLIED")
+	for _, m := range migrations {
+		applied := "pending"
+		if !m.AppliedAt.IsZero() {
+			applied = m.AppliedAt.UTC().Format(time.RFC3339)
+		}
+		_, _ = fmt.Fprintf(table, "%d\t%s\t%s\n", m.Version, m.Name, applied)
+	}
+	return table.Flush()
+}
+
+func runPlan(command *cobra.Command, migrator *pgstore.Migrator) error {
+	return migrator.Plan(command.Context(), command.OutOrStdout())
+}
+
+func runUp(command *cobra.Command, migrator *pgstore.Migrator) error {
+	applied, err := migrator.Up(command.Context())
+	for _, name := range applied {
+		_, _ = fmt.Fprintln(command.OutOrStdout(), "applied", name)
+	}
+	if err == nil && len(applied) == 0 {
+		_, _ = fmt.Fprintln(command.OutOrStdout(), "nothing is pending")
+	}
+	return err
+}
+
+func runDown(command *cobra.Command, migrator *pgstore.Migrator) error {
+	undone, err := migrator.Down(command.Context())
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(command.OutOrStdout(), "undone", undone)
+	return nil
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/acgs/dgm-operator/config/admission"
+)
+
+// admissionMemory is how long an answer of the guard holds.
+const admissionMemory = 10 * time.Second
+
+// AdmissionGuard tells whether the policy that guards who may name a
+// ServiceAccount is in force in the cluster as it is shipped (P7, P8).
+type AdmissionGuard struct {
+	live    client.Reader
+	clock   clock.PassiveClock
+	policy  admissionv1.ValidatingAdmissionPolicy
+	binding admissionv1.ValidatingAdmissionPolicyBinding
+
+	mu      sync.Mutex
+	asked   time.Time
+	verdict error
+}
+
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingadmissionpolicies;validatingadmissionpolicybindings,resourceNames=dgm-improvement-serviceaccount,verbs=get
+
+// NewAdmissionGuard makes a guard that reads the cluster through live.
+func NewAdmissionGuard(live client.Reader, c clock.PassiveClock) (*AdmissionGuard, error) {
+	g := &AdmissionGuard{live: live, clock: c}
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(admission.ServiceAccountPolicy), 4096)
+	if err := errors.Join(decoder.Decode(&g.policy), decoder.Decode(&g.binding)); err != nil {
+		return nil, fmt.Errorf("read the shipped admission policy: %w", err)
+	}
+	return g, nil
+}
+
+// Check is nil when the policy and its binding are in force, else says what is
+// missing or differs. A question that cannot be answered counts as no.
+func (g *AdmissionGuard) Check(ctx context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now := g.clock.Now(); g.asked.IsZero() || now.Sub(g.asked) >= admissionMemory {
+		g.verdict, g.asked = g.check(ctx), now
+	}
+	return g.verdict
+}
+
+func (g *AdmissionGuard) check(ctx context.Context) error {
+	var policy admissionv1.ValidatingAdmissionPolicy
+	if err := g.live.Get(ctx, client.ObjectKeyFromObject(&g.policy), &policy); err != nil {
+		return unreadable("ValidatingAdmissionPolicy", g.policy.Name, err)
+	}
+	var binding admissionv1.ValidatingAdmissionPolicyBinding
+	if err := g.live.Get(ctx, client.ObjectKeyFromObject(&g.binding), &binding); err != nil {
+		return unreadable("ValidatingAdmissionPolicyBinding", g.binding.Name, err)
+	}
+	return errors.Join(evaluatePolicy(&g.policy.Spec, &policy.Spec), evaluateBinding(&g.binding.Spec, &binding.Spec))
+}
+
+func unreadable(kind, name string, err error) error {
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("%s %s is not installed", kind, name)
+	}
+	return fmt.Errorf("%s %s cannot be read", kind, name)
+}
+
+// evaluatePolicy compares what decides in a policy with the shipped one.
+func evaluatePolicy(shipped, live *admissionv1.ValidatingAdmissionPolicySpec) error {
+	var differs []string
+	note := func(field string, same bool) {
+		if !same {
+			differs = append(differs, field)
+		}
+	}
+	note("failurePolicy", live.FailurePolicy != nil && *live.FailurePolicy == admissionv1.Fail)
+	note("paramKind", live.ParamKind == nil)
+	note("matchConditions", len(live.MatchConditions) == 0)
+	note("matchConstraints", live.MatchConstraints != nil && sameConstraints(shipped.MatchConstraints, live.MatchConstraints))
+	note("variables", equality.Semantic.DeepEqual(shipped.Variables, live.Variables))
+	note("validations", slices.EqualFunc(shipped.Validations, live.Validations, func(a, b admissionv1.Validation) bool {
+		return a.Expression == b.Expression
+	}))
+	if len(differs) > 0 {
+		return fmt.Errorf("the ValidatingAdmissionPolicy in the cluster differs from the shipped one in %s", strings.Join(differs, ", "))
+	}
+	return nil
+}
+
+func sameConstraints(shipped, live *admissionv1.MatchResources) bool {
+	return len(live.ExcludeResourceRules) == 0 && selectsAll(live) &&
+		slices.EqualFunc(shipped.ResourceRules, live.ResourceRules, func(a, b admissionv1.NamedRuleWithOperations) bool {
+			return len(b.ResourceNames) == 0 && slices.Equal(a.Operations, b.Operations) && slices.Equal(a.APIGroups, b.APIGroups) &&
+				slices.Equal(a.APIVersions, b.APIVersions) && slices.Equal(a.Resources, b.Resources)
+		})
+}
+
+func selectsAll(match *admissionv1.MatchResources) bool {
+	return (match.NamespaceSelector == nil || len(match.NamespaceSelector.MatchLabels)+len(match.NamespaceSelector.MatchExpressions) == 0) &&
+		(match.ObjectSelector == nil || len(match.ObjectSelector.MatchLabels)+len(match.ObjectSelector.MatchExpressions) == 0)
+}
+
+// evaluateBinding compares what decides in a binding with the shipped one.
+func evaluateBinding(shipped, live *admissionv1.ValidatingAdmissionPolicyBindingSpec) error {
+	inForce := live.PolicyName == shipped.PolicyName && live.ParamRef == nil && live.MatchResources == nil &&
+		slices.Contains(live.ValidationActions, admissionv1.Deny)
+	if !inForce {
+		return errors.New("the ValidatingAdmissionPolicyBinding in the cluster does not deny everywhere, as the shipped one does")
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/snapshot"
+	"github.com/acgs/dgm-operator/internal/tenant"
+)
+
+// failure is an error that only the user can mend: trying again changes nothing.
+type failure struct {
+	reason  string
+	message string
+}
+
+func (f *failure) Error() string { return f.reason + ": " + f.message }
+
+func fail(reason, format string, args ...any) error {
+	return &failure{reason: reason, message: fmt.Sprintf(format, args...)}
+}
+
+// isFailure reports whether only the user can mend an error.
+func isFailure(err error) bool {
+	var f *failure
+	return errors.As(err, &f)
+}
+
+// wait is an error that passes by itself, or once somebody else has acted.
+type wait struct {
+	reason  string
+	message string
+	recheck time.Duration
+}
+
+func (w *wait) Error() string { return w.reason + ": " + w.message }
+
+// requestOf says what was asked of the API server, for messages.
+type requestOf struct {
+	verb    string
+	object  string
+	account string
+	// namespace of the object and the account.
+	namespace string
+}
+
+// classify turns an answer of the API server to a request that was made as a
+// tenant's account into a failure or a wait; other errors are returned as they
+// are, to be tried again.
+func classify(err error, request requestOf) error {
+	var notNamespaced *tenant.NotNamespacedError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &notNamespaced):
+		return fail(dgmv1alpha1.ReasonChangeRefused, "%s: %v", request.object, err)
+	case meta.IsNoMatchError(err):
+		return fail(dgmv1alpha1.ReasonTargetNotFound, "%s: the API server does not know this kind: correct apiVersion and kind, or install it, then retry", request.object)
+	case apierrors.IsNotFound(err):
+		return fail(dgmv1alpha1.ReasonTargetNotFound, "%s does not exist in namespace %s: create it or correct the reference, then retry", request.object, request.namespace)
+	case isMissingRight(err):
+		return &wait{reason: dgmv1alpha1.ReasonForbidden, recheck: recheckRights, message: missingRight(err, request)}
+	case apierrors.IsRequestEntityTooLargeError(err):
+		return fail(dgmv1alpha1.ReasonTooLarge, "%s: %v", request.object, err)
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsUnsupportedMediaType(err), apierrors.IsMethodNotSupported(err):
+		return fail(dgmv1alpha1.ReasonInvalidPatch, "%s: the API server refuses the patch: %v; correct spec.changes", request.object, err)
+	case apierrors.IsForbidden(err):
+		return fail(dgmv1alpha1.ReasonChangeRefused, "%s: %v", request.object, err)
+	default:
+		return err
+	}
+}
+
+// isMissingRight tells a missing right from a refusal by an admission policy or
+// a quota, which answers 403 as well.
+func isMissingRight(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), " cannot ") && strings.Contains(err.Error(), " resource ")
+}
+
+func missingRight(err error, request requestOf) string {
+	return fmt.Sprintf("ServiceAccount %s may not %s %s: grant it by a Role in namespace %s with the verbs get and patch on that object; the API server says: %v",
+		request.account, request.verb, request.object, request.namespace, err)
+}
+
+// classifyPlan does for the errors of package snapshot what classify does for
+// those of the API server.
+func classifyPlan(err error, object string) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, snapshot.ErrTooLarge):
+		return fail(dgmv1alpha1.ReasonTooLarge, "%s: %v; change less at a time", object, err)
+	default:
+		return fail(dgmv1alpha1.ReasonChangeRefused, "%s: %v", object, err)
+	}
+}

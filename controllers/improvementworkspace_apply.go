@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/internal/snapshot"
+)
+
+// reconcileApplying makes the changes, in order. The intent is in status
+// already; after a crash, what was changed is seen in the live objects and not
+// changed again.
+func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error) {
+	s.claims.Hold(candidateOf(s.w))
+	plan, err := s.loadSnapshot(ctx)
+	if err != nil {
+		return lifecycle.Standing{}, err
+	}
+	for _, object := range plan.Objects {
+		if err := s.applyObject(ctx, object); err != nil {
+			return lifecycle.Standing{}, err
+		}
+	}
+	for _, object := range plan.Objects {
+		if err := s.rehearseInverse(ctx, object); err != nil {
+			return lifecycle.Standing{}, err
+		}
+	}
+	s.w.Status.AppliedAt = &metav1.MicroTime{Time: s.Clock.Now().UTC().Truncate(time.Microsecond)}
+	s.w.Status.CompletedAt = s.now()
+	s.reviewEffect(ctx, plan)
+	return lifecycle.Standing{
+		Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonCompleted,
+		Message: "changed " + plan.Summary(maxSummary),
+	}, nil
+}
+
+func (s *step) applyObject(ctx context.Context, object snapshot.ObjectPlan) error {
+	live, err := s.getLive(ctx, object.Ref)
+	if err != nil {
+		return gone(err)
+	}
+	patch, err := object.Forward(live)
+	if err != nil {
+		return fail(dgmv1alpha1.ReasonTargetChanged, "%s changed since its state was stored: %v", object.Ref, err)
+	}
+	if patch == nil {
+		return nil
+	}
+	changed, err := s.patchLive(ctx, object.Ref, patch, false)
+	if err != nil {
+		return gone(err)
+	}
+	if !object.Compare(changed).AllAfter() {
+		return fail(dgmv1alpha1.ReasonPartlyApplied, "%s did not take the change as the dry-run had shown: something in its admission changes it", object.Ref)
+	}
+	return nil
+}
+
+// rehearseInverse dry-runs the rollback on the server (P2).
+func (s *step) rehearseInverse(ctx context.Context, object snapshot.ObjectPlan) error {
+	live, err := s.getLive(ctx, object.Ref)
+	if err != nil {
+		return gone(err)
+	}
+	patch, left, err := object.Inverse(live)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("%d of its values were changed by somebody else already", len(left))
+	}
+	if err != nil {
+		return fail(dgmv1alpha1.ReasonNotReversible, "%s could not be put back later: %v", object.Ref, err)
+	}
+	if patch == nil {
+		return nil
+	}
+	_, err = s.patchLive(ctx, object.Ref, patch, true)
+	if isFailure(err) {
+		return fail(dgmv1alpha1.ReasonNotReversible, "%s could not be put back later: %v", object.Ref, err)
+	}
+	return err
+}
+
+// gone renames a missing target: it existed when its state was stored.
+func gone(err error) error {
+	var f *failure
+	if errors.As(err, &f) && f.reason == dgmv1alpha1.ReasonTargetNotFound {
+		return fail(dgmv1alpha1.ReasonTargetGone, "%s", f.message)
+	}
+	return err
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
+)
+
+// obey carries out a command that was not handled yet, and notices an edit of
+// the material of an ended improvement. done says that this was this pass's step.
+func (s *step) obey(ctx context.Context) (standing lifecycle.Standing, done bool, err error) {
+	request, handled := lifecycle.NextCommand(s.w)
+	s.w.Status.LastHandled = handled
+	switch request.Command {
+	case lifecycle.CommandAbort:
+		return s.abort(request.Reason), true, nil
+	case lifecycle.CommandRollback:
+		standing, err = s.commandRollback(ctx, request.Reason)
+		return standing, true, err
+	case lifecycle.CommandRetry:
+		return s.anotherAttempt("a retry was commanded" + because(request.Reason)), true, nil
+	}
+	if s.w.Status.Phase.IsTerminal() && s.w.Status.MaterialDigest != lifecycle.MaterialDigest(&s.w.Spec) {
+		return s.anotherAttempt("the spec was edited"), true, nil
+	}
+	return lifecycle.Standing{}, false, nil
+}
+
+// anotherAttempt begins anew; the attempt before is its parent.
+func (s *step) anotherAttempt(why string) lifecycle.Standing {
+	parent, err := uuid.Parse(s.w.Status.ImprovementID)
+	s.beginAttempt(s.w.Status.Attempt+1, uuid.NullUUID{UUID: parent, Valid: err == nil})
+	return lifecycle.Standing{
+		Phase: dgmv1alpha1.PhasePending, Reason: dgmv1alpha1.ReasonAccepted,
+		Message: fmt.Sprintf("attempt %d: %s", s.w.Status.Attempt, why),
+	}
+}
+
+// abort ends an improvement: before Applying nothing was changed, from then on
+// everything is put back.
+func (s *step) abort(reason string) lifecycle.Standing {
+	message := "an abort was commanded" + because(reason)
+	if s.w.Status.Phase == dgmv1alpha1.PhaseApplying {
+		return s.beginRollback(dgmv1alpha1.ReasonAborted, message)
+	}
+	s.w.Status.CompletedAt = s.now()
+	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseFailed, Reason: dgmv1alpha1.ReasonAborted, Message: message + "; nothing was changed"}
+}
+
+// commandRollback begins the rollback of an improvement, unless a later one
+// has changed the same paths since.
+func (s *step) commandRollback(ctx context.Context, reason string) (lifecycle.Standing, error) {
+	message := "a rollback was commanded" + because(reason)
+	if s.w.Status.Phase == dgmv1alpha1.PhaseCompleted {
+		if s.w.Status.Snapshot == nil {
+			return s.refuseRollback("nothing was changed, so there is nothing to put back"), nil
+		}
+		later, err := s.laterOnSamePaths(ctx)
+		if err != nil {
+			return lifecycle.Standing{}, err
+		}
+		if later != "" {
+			return s.refuseRollback(later), nil
+		}
+		if err := s.addFinalizer(ctx); err != nil {
+			return lifecycle.Standing{}, err
+		}
+	}
+	meta.RemoveStatusCondition(&s.w.Status.Conditions, dgmv1alpha1.ConditionRollbackRefused)
+	return s.beginRollback(dgmv1alpha1.ReasonRolledBack, message), nil
+}
+
+func (s *step) refuseRollback(why string) lifecycle.Standing {
+	meta.SetStatusCondition(&s.w.Status.Conditions, metav1.Condition{
+		Type: dgmv1alpha1.ConditionRollbackRefused, Status: metav1.ConditionTrue, Reason: dgmv1alpha1.ReasonLaterImprovement,
+		Message: cutMessage(why), ObservedGeneration: s.w.Generation,
+	})
+	return lifecycle.CurrentStanding(s.w)
+}
+
+// laterOnSamePaths names an improvement that is running on the same objects, or
+// has changed the same paths after this one and still stands (P13).
+func (s *step) laterOnSamePaths(ctx context.Context) (string, error) {
+	own, err := s.loadSnapshot(ctx)
+	if err != nil {
+		return "", err
+	}
+	if blocker, claim := s.claims.Acquire(candidateOf(s.w)); blocker != "" {
+		s.claims.Release(string(s.w.UID))
+		return fmt.Sprintf("improvement %s is running and holds %s: command the rollback again when it has ended", blocker, claim), nil
+	}
+	var list dgmv1alpha1.ImprovementWorkspaceList
+	if err := s.Client.List(ctx, &list, client.InNamespace(s.w.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return "", err
+	}
+	for i := range list.Items {
+		other := &list.Items[i]
+		if !stands(other) || !s.w.Status.AppliedAt.Before(other.Status.AppliedAt) || candidateOf(s.w).Shared(candidateOf(other)) == "" {
+			continue
+		}
+		theirs, err := s.newStep(other).loadSnapshot(ctx)
+		if err != nil {
+			return "", err
+		}
+		if shared := own.Overlaps(theirs); len(shared) > 0 {
+			s.claims.Release(string(s.w.UID))
+			return fmt.Sprintf("improvement %s changed the same later (%s): roll that back first", other.Name, cutTo(strings.Join(shared, ", "), maxSummary)), nil
+		}
+	}
+	return "", nil
+}
+
+// stands reports whether an improvement's changes are in place.
+func stands(w *dgmv1alpha1.ImprovementWorkspace) bool {
+	return w.Status.Phase == dgmv1alpha1.PhaseCompleted && w.Status.AppliedAt != nil && w.Status.Snapshot != nil
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + reason + ")"
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controllers holds one thin controller per kind: observe, decide, act,
+// write status once.
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/internal/pgstore"
+	"github.com/acgs/dgm-operator/internal/tenant"
+)
+
+// recheckRights is how often a missing right of an account is tried again.
+const recheckRights = lifecycle.RecheckInterval
+
+// ImprovementWorkspaceReconciler walks improvements through their lifecycle.
+type ImprovementWorkspaceReconciler struct {
+	// Client reads improvements from the cache and writes their status and finalizers.
+	Client client.Client
+	// Live reads past the cache.
+	Live client.Reader
+	// Recorder sends the events.
+	Recorder events.EventRecorder
+	// Accounts reads and changes users' objects as their ServiceAccounts.
+	Accounts *tenant.Accounts
+	// Store is the database.
+	Store *pgstore.Store
+	// Admission tells whether the admission policies are in force.
+	Admission *AdmissionGuard
+	// Outbox keeps the last state of objects that are gone while the database is away.
+	Outbox *Outbox
+	// ClusterName is this cluster's name in the database.
+	ClusterName string
+	// TenantRole is the ClusterRole that opts a namespace in.
+	TenantRole string
+	// Operator is the operator's own ServiceAccount as namespace:name.
+	Operator string
+	// Workers is how many improvements are reconciled at a time.
+	Workers int
+	// Clock tells the time.
+	Clock clock.PassiveClock
+
+	claims  *claims
+	written *written
+	events  chan event.GenericEvent
+	once    startOnce
+}
+
+// SetupWithManager registers the controller.
+func (r *ImprovementWorkspaceReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	r.events = make(chan event.GenericEvent, 1024)
+	r.written = newWritten()
+	r.claims = newClaims(func(key types.NamespacedName) { go r.Enqueue(key) })
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("improvementworkspace").
+		For(&dgmv1alpha1.ImprovementWorkspace{}).
+		WatchesRawSource(source.Channel(r.events, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: r.Workers}).
+		Complete(r)
+}
+
+// Enqueue has an improvement reconciled.
+func (r *ImprovementWorkspaceReconciler) Enqueue(key types.NamespacedName) {
+	r.events <- event.GenericEvent{Object: &dgmv1alpha1.ImprovementWorkspace{
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
+	}}
+}
+
+// +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces/status,verbs=patch
+// +kubebuilder:rbac:groups=apps,resources=controllerrevisions,verbs=get;create
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// Reconcile takes an improvement one step on.
+func (r *ImprovementWorkspaceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	if err := r.once.Do(func() error { return r.restoreClaims(ctx) }); err != nil {
+		return ctrl.Result{}, err
+	}
+	var cached dgmv1alpha1.ImprovementWorkspace
+	if err := r.Client.Get(ctx, req.NamespacedName, &cached); err != nil {
+		if apierrors.IsNotFound(err) {
+			return r.reconcileGone(ctx, req.NamespacedName)
+		}
+		return ctrl.Result{}, err
+	}
+	if r.written.Behind(&cached) {
+		return ctrl.Result{}, nil // the event of our own write follows
+	}
+	s := r.newStep(&cached)
+	standing, err := s.advance(ctx)
+	return s.conclude(ctx, standing, err)
+}
+
+// step is one pass over one improvement: as it was read, and as it becomes.
+type step struct {
+	*ImprovementWorkspaceReconciler
+	before *dgmv1alpha1.ImprovementWorkspace
+	w      *dgmv1alpha1.ImprovementWorkspace
+	// released: the last finalizer is gone, and maybe the object with it.
+	released bool
+	recheck  time.Duration
+}
+
+func (r *ImprovementWorkspaceReconciler) newStep(cached *dgmv1alpha1.ImprovementWorkspace) *step {
+	return &step{ImprovementWorkspaceReconciler: r, before: cached, w: cached.DeepCopy()}
+}
+
+// advance decides and acts; it returns where the improvement stands then.
+func (s *step) advance(ctx context.Context) (lifecycle.Standing, error) {
+	if s.w.Status.ImprovementID == "" {
+		if !s.w.DeletionTimestamp.IsZero() {
+			return lifecycle.Standing{Phase: dgmv1alpha1.PhasePending, Reason: dgmv1alpha1.ReasonDeleted, Message: "deleted before it began"}, nil
+		}
+		if standing, err := s.begin(ctx); err != nil || standing.Phase != dgmv1alpha1.PhasePending {
+			return standing, err
+		}
+	}
+	if !s.w.DeletionTimestamp.IsZero() {
+		if standing, done, err := s.reconcileDeletion(ctx); done || err != nil {
+			return standing, err
+		}
+	} else if standing, done, err := s.obey(ctx); done || err != nil {
+		return standing, err
+	}
+	switch s.w.Status.Phase {
+	case dgmv1alpha1.PhasePending:
+		return s.reconcilePending(ctx)
+	case dgmv1alpha1.PhasePreparing:
+		return s.reconcilePreparing(ctx)
+	case dgmv1alpha1.PhaseApplying:
+		return s.reconcileApplying(ctx)
+	case dgmv1alpha1.PhaseRollingBack:
+		return s.reconcileRollingBack(ctx)
+	default:
+		return s.reconcileTerminal(ctx)
+	}
+}
+
+// conclude turns where the improvement stands into conditions, rows, one status
+// write and events, in this order, and errors into a result.
+func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err error) (ctrl.Result, error) {
+	var waiting *wait
+	var failed *failure
+	switch {
+	case s.released:
+		return ctrl.Result{}, nil
+	case err == nil:
+	case errors.As(err, &failed):
+		standing, err = s.standingOfFailure(failed), nil
+	case errors.As(err, &waiting):
+		standing, err = s.standingOfWait(waiting), nil
+	default:
+		if apierrors.IsConflict(err) {
+			return ctrl.Result{RequeueAfter: conflictDelay}, nil
+		}
+		return ctrl.Result{}, err
+	}
+	lifecycle.SetStanding(s.w, standing)
+	if !standing.Phase.IsActive() && s.w.Status.Phase != dgmv1alpha1.PhasePending {
+		s.claims.Release(string(s.w.UID))
+	}
+	if mirrorErr := s.reconcileMirror(ctx); mirrorErr != nil {
+		return ctrl.Result{}, mirrorErr
+	}
+	if err := s.writeStatus(ctx); err != nil {
+		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+			return ctrl.Result{}, nil // the event of the other write follows
+		}
+		return ctrl.Result{}, err
+	}
+	s.announce()
+	return ctrl.Result{RequeueAfter: s.recheck}, nil
+}
+
+// conflictDelay is the pause after somebody else wrote an object at the same time.
+const conflictDelay = 200 * time.Millisecond
+
+// writeStatus writes the status if it has changed, and only if the object is
+// still as it was read.
+func (s *step) writeStatus(ctx context.Context) error {
+	if equality.Semantic.DeepEqual(s.before.Status, s.w.Status) {
+		return nil
+	}
+	base := s.before.DeepCopy()
+	base.ResourceVersion = s.w.ResourceVersion
+	base.Finalizers = s.w.Finalizers
+	patch := client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})
+	if err := s.Client.Status().Patch(ctx, s.w, patch); err != nil {
+		return err
+	}
+	s.written.Record(s.w)
+	return nil
+}
+
+// standingOfFailure says where a failure leaves the improvement: before
+// anything was applied it has failed; from then on everything is put back.
+func (s *step) standingOfFailure(f *failure) lifecycle.Standing {
+	switch s.w.Status.Phase {
+	case dgmv1alpha1.PhaseApplying:
+		return s.beginRollback(f.reason, f.message)
+	case dgmv1alpha1.PhaseRollingBack:
+		s.recheck = lifecycle.FallbackInterval
+		return lifecycle.Standing{Phase: dgmv1alpha1.PhaseRollingBack, Reason: f.reason, Message: f.message, Stalled: true}
+	default:
+		s.w.Status.CompletedAt = s.now()
+		return lifecycle.Standing{Phase: dgmv1alpha1.PhaseFailed, Reason: f.reason, Message: f.message}
+	}
+}
+
+// standingOfWait says where a wait leaves the improvement: where it is, but
+// that one that cannot be prepared gives its claims up for others meanwhile.
+func (s *step) standingOfWait(w *wait) lifecycle.Standing {
+	s.recheck = w.recheck
+	phase := s.w.Status.Phase
+	switch phase {
+	case dgmv1alpha1.PhaseApplying:
+		if w.reason == dgmv1alpha1.ReasonForbidden {
+			return s.beginRollback(w.reason, w.message)
+		}
+	case dgmv1alpha1.PhaseRollingBack:
+		return lifecycle.Standing{Phase: phase, Reason: w.reason, Message: w.message, Stalled: w.reason == dgmv1alpha1.ReasonRollbackForbidden}
+	case dgmv1alpha1.PhasePending, dgmv1alpha1.PhasePreparing, "":
+		phase = dgmv1alpha1.PhasePending
+		if w.reason != dgmv1alpha1.ReasonOverlap {
+			s.claims.Release(string(s.w.UID))
+		}
+	}
+	return lifecycle.Standing{Phase: phase, Reason: w.reason, Message: w.message}
+}
+
+func (s *step) now() *metav1.Time {
+	return &metav1.Time{Time: s.Clock.Now().UTC().Truncate(time.Second)}
+}
+
+// restoreClaims notes every active improvement as holding its claims.
+func (r *ImprovementWorkspaceReconciler) restoreClaims(ctx context.Context) error {
+	var list dgmv1alpha1.ImprovementWorkspaceList
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return err
+	}
+	for i := range list.Items {
+		if list.Items[i].Status.Phase.IsActive() {
+			r.claims.Hold(candidateOf(&list.Items[i]))
+		}
+	}
+	return nil
+}
+
+func candidateOf(w *dgmv1alpha1.ImprovementWorkspace) lifecycle.Candidate {
+	return lifecycle.Candidate{
+		UID: string(w.UID), Namespace: w.Namespace, Name: w.Name,
+		Priority: w.Spec.Priority, Created: w.CreationTimestamp.Time, Claims: lifecycle.Claims(w),
+	}
+}

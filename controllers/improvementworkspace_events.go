@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
+)
+
+// announce sends an event for what has changed, once, after it is in status.
+func (s *step) announce() {
+	was, is := lifecycle.CurrentStanding(s.before), lifecycle.CurrentStanding(s.w)
+	if is.Phase != was.Phase || is.Reason != was.Reason {
+		kind := corev1.EventTypeNormal
+		if is.Phase == dgmv1alpha1.PhaseFailed || is.Stalled {
+			kind = corev1.EventTypeWarning
+		}
+		s.Recorder.Eventf(s.w, nil, kind, is.Reason, string(is.Phase), "%s", cutMessage(is.Message))
+	}
+	refused := apimeta.FindStatusCondition(s.w.Status.Conditions, dgmv1alpha1.ConditionRollbackRefused)
+	if refused != nil && s.before.Status.LastHandled.Rollback != s.w.Status.LastHandled.Rollback {
+		s.Recorder.Eventf(s.w, nil, corev1.EventTypeWarning, dgmv1alpha1.ReasonRollbackRefused, "Rollback", "%s", refused.Message)
+	}
+}
+
+func (s *step) recheckWithin(d time.Duration) {
+	if s.recheck == 0 || s.recheck > d {
+		s.recheck = d
+	}
+}
+
+// maxEventMessage is what the events API accepts.
+const maxEventMessage = 1024
+
+func cutMessage(message string) string { return cutTo(message, maxEventMessage) }
+
+// cutTo shortens s to at most n bytes without breaking a character, and shows
+// that it did.
+func cutTo(s string, n int) string {
+	const mark = " …"
+	if len(s) <= n {
+		return s
+	}
+	end := n - len(mark)
+	for end > 0 && s[end]&0xC0 == 0x80 {
+		end--
+	}
+	return s[:end] + mark
+}

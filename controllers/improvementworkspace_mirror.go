@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/internal/pgstore"
+)
+
+// reconcileMirror brings the database up to what the cluster says and sets the
+// condition DatabaseSynced. A new phase is stored in the cluster first and
+// mirrored on the next pass: the database never runs ahead of what is needed to
+// act. Only the first phase is mirrored at once: it follows from the spec alone.
+func (s *step) reconcileMirror(ctx context.Context) error {
+	if s.w.Status.ImprovementID == "" {
+		s.setSynced(false, dgmv1alpha1.ReasonDatabaseUnavailable, s.databaseReason(s.Store.Ready()))
+		return nil
+	}
+	if moved(s.before, s.w) {
+		s.setSynced(false, dgmv1alpha1.ReasonSyncPending, "the database is brought up to this state next")
+		return nil
+	}
+	err := s.Store.MirrorImprovement(ctx, s.row(lifecycle.CurrentStanding(s.w)))
+	return s.setMirrored(err)
+}
+
+func (s *step) setMirrored(err error) error {
+	var refused *pgstore.RowError
+	switch {
+	case err == nil:
+		s.setSynced(true, dgmv1alpha1.ReasonSynced, "the database holds this state")
+	case errors.Is(err, pgstore.ErrUnavailable):
+		if s.knownSynced() {
+			return nil
+		}
+		s.setSynced(false, dgmv1alpha1.ReasonDatabaseUnavailable, s.databaseReason(err))
+		s.recheckWithin(lifecycle.FallbackInterval)
+	case errors.As(err, &refused):
+		s.setSynced(false, dgmv1alpha1.ReasonRowRefused, refused.Error())
+	default:
+		return err
+	}
+	return nil
+}
+
+// knownSynced reports whether exactly this state was committed before: then it
+// stays true while the database is away.
+func (s *step) knownSynced() bool {
+	synced := apimeta.FindStatusCondition(s.before.Status.Conditions, dgmv1alpha1.ConditionDatabaseSynced)
+	return apimeta.IsStatusConditionTrue(s.before.Status.Conditions, dgmv1alpha1.ConditionDatabaseSynced) &&
+		synced.ObservedGeneration == s.w.Generation && equality.Semantic.DeepEqual(s.before.Status, s.w.Status)
+}
+
+func (s *step) setSynced(synced bool, reason, message string) {
+	lifecycle.SetDatabaseSynced(&s.w.Status.Conditions, s.w.Generation, synced, reason, message)
+}
+
+// moved reports whether the improvement has taken a step since it was read.
+func moved(before, after *dgmv1alpha1.ImprovementWorkspace) bool {
+	if before.Status.Phase == "" || before.Status.ImprovementID == "" {
+		return after.Status.Phase != dgmv1alpha1.PhasePending
+	}
+	return before.Status.Phase != after.Status.Phase || before.Status.ImprovementID != after.Status.ImprovementID
+}
+
+// databaseReason is the short reason for which the database takes no writes.
+func (s *step) databaseReason(err error) string {
+	if err == nil {
+		return "the database is being written"
+	}
+	return strings.TrimPrefix(err.Error(), pgstore.ErrUnavailable.Error()+": ")
+}
+
+// archiveMetadata is dgm_archive.metadata.
+type archiveMetadata struct {
+	Phase              dgmv1alpha1.Phase `json:"phase"`
+	Reason             string            `json:"reason"`
+	Message            string            `json:"message"`
+	Mode               dgmv1alpha1.Mode  `json:"mode"`
+	ServiceAccountName string            `json:"serviceAccountName"`
+	RollbackReason     string            `json:"rollbackReason,omitempty"`
+}
+
+// rollbackData is dgm_archive.rollback_data: what would be put back, for people.
+// The exact bytes are elsewhere, under the same digest.
+type rollbackData struct {
+	Snapshot *dgmv1alpha1.SnapshotStatus `json:"snapshot"`
+	Diff     string                      `json:"diff"`
+}
+
+// row is the improvement as the database holds it. It follows from the object
+// alone, so that an unchanged object gives an unchanged row.
+func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
+	w := s.w
+	wasCompleted := w.Status.AppliedAt != nil
+	archive, workspace := lifecycle.RowStatus(w.Status.Phase, wasCompleted)
+	row := pgstore.Improvement{
+		Object:           pgstore.Object{Namespace: w.Namespace, Name: w.Name, UID: string(w.UID), Generation: w.Generation},
+		ImprovementID:    parseID(w.Status.ImprovementID).UUID,
+		ParentID:         parseID(w.Status.ParentImprovementID),
+		Attempt:          w.Status.Attempt,
+		MaterialDigest:   w.Status.MaterialDigest,
+		ArchiveStatus:    archive,
+		WorkspaceStatus:  workspace,
+		Description:      w.Spec.Description,
+		AlgorithmChanges: mustJSON(w.Spec.Changes),
+		Metadata: mustJSON(archiveMetadata{
+			Phase: standing.Phase, Reason: standing.Reason, Message: standing.Message, Mode: w.Spec.Mode,
+			ServiceAccountName: w.Spec.ServiceAccountName, RollbackReason: w.Status.RollbackReason,
+		}),
+		CreatedBy:       createdBy(w),
+		TargetService:   w.Spec.Target.Service,
+		ImprovementType: string(w.Spec.Type),
+		Priority:        string(w.Spec.Priority),
+		Configuration:   mustJSON(w.Spec),
+	}
+	if w.Status.StartedAt != nil {
+		row.Timestamp = w.Status.StartedAt.UTC()
+	}
+	if w.Status.Phase.IsTerminal() {
+		row.OutcomeReason = standing.Reason
+		if w.Status.CompletedAt != nil {
+			completed := w.Status.CompletedAt.UTC()
+			row.CompletedAt = &completed
+		}
+	}
+	if w.Status.Snapshot != nil || w.Status.Diff != "" {
+		row.RollbackData = mustJSON(rollbackData{Snapshot: w.Status.Snapshot, Diff: w.Status.Diff})
+	}
+	return row
+}
+
+func createdBy(w *dgmv1alpha1.ImprovementWorkspace) string {
+	if user := w.Annotations[dgmv1alpha1.AnnotationCreatedBy]; user != "" {
+		return user
+	}
+	return "unknown"
+}
+
+func parseID(id string) uuid.NullUUID {
+	parsed, err := uuid.Parse(id)
+	return uuid.NullUUID{UUID: parsed, Valid: err == nil}
+}
+
+// mustJSON encodes values of the API's own types, which cannot fail.
+func mustJSON(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("encode %T: %v", v, err))
+	}
+	return b
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/internal/pgstore"
+	"github.com/acgs/dgm-operator/internal/snapshot"
+)
+
+// reconcilePending looks at each gate, then at whether the change can be made
+// at all, and only then lets the improvement begin.
+func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error) {
+	s.w.Status.MaterialDigest = lifecycle.MaterialDigest(&s.w.Spec)
+	waiting, err := lifecycle.EvaluateGates(s.w, s.surroundings(ctx))
+	if err != nil {
+		return lifecycle.Standing{}, err
+	}
+	if waiting != nil {
+		return lifecycle.Standing{}, &wait{reason: waiting.Reason, message: waiting.Message, recheck: waiting.Recheck}
+	}
+	plan, err := s.plan(ctx)
+	if err != nil {
+		return lifecycle.Standing{}, err
+	}
+	if s.w.Spec.Mode == dgmv1alpha1.ModeDryRun {
+		return s.completeDryRun(plan)
+	}
+	return lifecycle.Standing{Phase: dgmv1alpha1.PhasePreparing, Reason: dgmv1alpha1.ReasonPreparing, Message: "the state before the change is being stored"}, nil
+}
+
+// completeDryRun ends an improvement that shall only show what it would change.
+func (s *step) completeDryRun(plan snapshot.Plan) (lifecycle.Standing, error) {
+	if _, err := plan.Encode(); err != nil {
+		return lifecycle.Standing{}, classifyPlan(err, "the plan")
+	}
+	s.w.Status.Diff = cutTo(plan.Diff(), maxDiff)
+	s.w.Status.CompletedAt = s.now()
+	return lifecycle.Standing{
+		Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonDryRun,
+		Message: "nothing was touched; with mode Apply this would change " + plan.Summary(maxSummary),
+	}, nil
+}
+
+// reconcilePreparing stores the state before the change in the cluster and in
+// the database (P1). Every part of it can be repeated after a crash.
+func (s *step) reconcilePreparing(ctx context.Context) (lifecycle.Standing, error) {
+	s.claims.Hold(candidateOf(s.w))
+	plan, canonical, err := s.prepareSnapshot(ctx)
+	if err != nil {
+		return lifecycle.Standing{}, err
+	}
+	s.describePlan(plan, canonical)
+	if len(plan.Objects) == 0 {
+		s.w.Status.CompletedAt = s.now()
+		return lifecycle.Standing{
+			Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonNothingToChange,
+			Message: "the live objects are already as this improvement wants them",
+		}, nil
+	}
+	if _, err := s.Store.SaveSnapshot(ctx, s.row(lifecycle.CurrentStanding(s.w)), canonical); err != nil {
+		return lifecycle.Standing{}, s.classifySave(err)
+	}
+	if err := s.addFinalizer(ctx); err != nil {
+		return lifecycle.Standing{}, err
+	}
+	held, err := lifecycle.EvaluateHold(s.w, s.surroundings(ctx))
+	if err != nil {
+		return lifecycle.Standing{}, err
+	}
+	if held != nil {
+		s.recheck = held.Recheck
+		return lifecycle.Standing{Phase: dgmv1alpha1.PhasePreparing, Reason: held.Reason, Message: held.Message}, nil
+	}
+	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseApplying, Reason: dgmv1alpha1.ReasonApplying, Message: "changing " + plan.Summary(maxSummary)}, nil
+}
+
+// prepareSnapshot is the stored plan of this attempt, made and stored if it is not yet.
+func (s *step) prepareSnapshot(ctx context.Context) (snapshot.Plan, []byte, error) {
+	stored, canonical, err := s.findRevision(ctx)
+	if err != nil {
+		return snapshot.Plan{}, nil, err
+	}
+	if stored != nil {
+		return *stored, canonical, s.checkStillBefore(ctx, *stored)
+	}
+	plan, err := s.plan(ctx)
+	if err != nil {
+		return snapshot.Plan{}, nil, err
+	}
+	canonical, err = plan.Encode()
+	if err != nil {
+		return snapshot.Plan{}, nil, classifyPlan(err, "the plan")
+	}
+	if len(plan.Objects) == 0 {
+		return plan, canonical, nil
+	}
+	_, err = s.ensureRevision(ctx, canonical)
+	return plan, canonical, err
+}
+
+// checkStillBefore makes sure that what was stored before a crash is still how
+// things are.
+func (s *step) checkStillBefore(ctx context.Context, plan snapshot.Plan) error {
+	for _, object := range plan.Objects {
+		live, err := s.getLive(ctx, object.Ref)
+		if err != nil {
+			return err
+		}
+		if !object.Compare(live).AllBefore() {
+			return fail(dgmv1alpha1.ReasonTargetChanged, "%s changed while its state was being stored; to try again: kubectl annotate improvement %s --overwrite %s=TOKEN", object.Ref, s.w.Name, dgmv1alpha1.AnnotationRetry)
+		}
+	}
+	return nil
+}
+
+func (s *step) classifySave(err error) error {
+	var refused *pgstore.RowError
+	switch {
+	case errors.Is(err, pgstore.ErrUnavailable):
+		return &wait{reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval, message: "the snapshot cannot be stored yet: " + s.databaseReason(err)}
+	case errors.Is(err, pgstore.ErrIntegrity):
+		return fail(dgmv1alpha1.ReasonTargetChanged, "the database holds another snapshot of this attempt: %v; to try again: kubectl annotate improvement %s --overwrite %s=TOKEN", err, s.w.Name, dgmv1alpha1.AnnotationRetry)
+	case errors.As(err, &refused):
+		return fail(dgmv1alpha1.ReasonRowRefused, "%v", err)
+	default:
+		return err
+	}
+}
+
+// plan computes, by a server dry-run as the tenant's account, what the
+// improvement changes, and proves that it can be undone (P2).
+func (s *step) plan(ctx context.Context) (snapshot.Plan, error) {
+	target := s.w.Spec.Target.Ref
+	if _, err := s.get(ctx, target); err != nil {
+		return snapshot.Plan{}, err
+	}
+	plan := snapshot.Plan{Version: snapshot.Version}
+	for _, change := range s.w.Spec.Changes {
+		object, err := s.planChange(ctx, change)
+		if err != nil {
+			return snapshot.Plan{}, err
+		}
+		if !object.Empty() {
+			plan.Objects = append(plan.Objects, object)
+		}
+	}
+	return plan, nil
+}
+
+func (s *step) planChange(ctx context.Context, change dgmv1alpha1.Change) (snapshot.ObjectPlan, error) {
+	patch, err := yaml.YAMLToJSONStrict([]byte(change.Patch))
+	if err != nil {
+		return snapshot.ObjectPlan{}, fail(dgmv1alpha1.ReasonInvalidPatch, "change %s: its patch is neither YAML nor JSON: %v", change.Name, err)
+	}
+	before, err := s.get(ctx, change.TargetRef)
+	if err != nil {
+		return snapshot.ObjectPlan{}, err
+	}
+	account, err := s.Accounts.For(s.w.Namespace, s.w.Spec.ServiceAccountName)
+	if err != nil {
+		return snapshot.ObjectPlan{}, err
+	}
+	after, err := account.Patch(ctx, refOf(change.TargetRef), patchTypes[change.Type], patch, dgmv1alpha1.FieldManager, true)
+	if err != nil {
+		return snapshot.ObjectPlan{}, classify(err, s.request("patch", change.TargetRef.String()))
+	}
+	if before.GetUID() != after.GetUID() || before.GetResourceVersion() != after.GetResourceVersion() {
+		return snapshot.ObjectPlan{}, fmt.Errorf("%s changed while it was being read", change.TargetRef)
+	}
+	object, err := snapshot.NewObjectPlan(change.Name, before, after, dgmv1alpha1.FieldManager)
+	if err != nil {
+		return snapshot.ObjectPlan{}, classifyPlan(err, change.TargetRef.String())
+	}
+	if err := object.Prove(); err != nil {
+		return snapshot.ObjectPlan{}, fail(dgmv1alpha1.ReasonNotReversible, "%s: the change cannot be proven to be undone exactly: %v", change.TargetRef, err)
+	}
+	if owner, detail, owned := snapshot.GitOpsOwner(before, object.Paths); owned && s.w.Spec.OnGitOpsOwned != dgmv1alpha1.GitOpsProceed {
+		return snapshot.ObjectPlan{}, s.refuseGitOpsOwned(change, owner, detail)
+	}
+	return object, nil
+}
+
+func (s *step) refuseGitOpsOwned(change dgmv1alpha1.Change, owner, detail string) error {
+	s.w.Status.Diff = cutTo(fmt.Sprintf("# make this %s patch of %s upstream, in the source of %s:\n%s", change.Type, change.TargetRef, owner, change.Patch), maxDiff)
+	return fail(dgmv1alpha1.ReasonGitOpsOwned,
+		"%s is owned by %s (%s), which would put the change back: make it upstream (the patch is in status.diff), or set spec.onGitOpsOwned to Proceed: %s",
+		change.TargetRef, owner, detail, strings.Join(strings.Fields(cutTo(change.Patch, 200)), " "))
+}
+
+var patchTypes = map[dgmv1alpha1.PatchType]types.PatchType{
+	dgmv1alpha1.PatchMerge:          types.MergePatchType,
+	dgmv1alpha1.PatchStrategicMerge: types.StrategicMergePatchType,
+	dgmv1alpha1.PatchJSON:           types.JSONPatchType,
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/acgs/dgm-operator/internal/pgstore"
+)
+
+// Outbox keeps, in ConfigMaps of the operator's namespace, the last state of
+// objects that went while the database was away: deleting does not wait for it
+// for ever, and nothing is lost (P3).
+type Outbox struct {
+	// Client writes the ConfigMaps.
+	Client client.Client
+	// Live lists them past the cache.
+	Live client.Reader
+	// Namespace is the operator's own.
+	Namespace string
+}
+
+const (
+	labelOutbox  = "dgm.acgs.io/outbox"
+	outboxRowKey = "improvement"
+)
+
+// +kubebuilder:rbac:groups="",namespace=dgm-system,resources=configmaps,verbs=create;list;delete
+
+// Put keeps a row; the same improvement again is kept once.
+func (o *Outbox) Put(ctx context.Context, row pgstore.Improvement) error {
+	encoded, err := json.Marshal(row)
+	if err != nil {
+		return fmt.Errorf("encode the last state of %s/%s: %w", row.Namespace, row.Name, err)
+	}
+	err = o.Client.Create(ctx, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: o.Namespace, Name: "outbox-" + row.ImprovementID.String(),
+			Labels: map[string]string{labelOutbox: "improvement"},
+		},
+		BinaryData: map[string][]byte{outboxRowKey: encoded},
+	})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("keep the last state of %s/%s until the database is back: %w", row.Namespace, row.Name, err)
+	}
+	return nil
+}
+
+// Flush writes what was kept into the database, and forgets it.
+func (o *Outbox) Flush(ctx context.Context, store *pgstore.Store) error {
+	var kept corev1.ConfigMapList
+	if err := o.Live.List(ctx, &kept, client.InNamespace(o.Namespace), client.HasLabels{labelOutbox}); err != nil {
+		return fmt.Errorf("list what was kept while the database was away: %w", err)
+	}
+	for i := range kept.Items {
+		if err := o.flushOne(ctx, store, &kept.Items[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Outbox) flushOne(ctx context.Context, store *pgstore.Store, kept *corev1.ConfigMap) error {
+	var row pgstore.Improvement
+	if err := json.Unmarshal(kept.BinaryData[outboxRowKey], &row); err != nil {
+		return fmt.Errorf("ConfigMap %s/%s holds no row of an improvement; delete it by hand: %w", kept.Namespace, kept.Name, err)
+	}
+	err := store.MirrorImprovement(ctx, row)
+	var refused *pgstore.RowError
+	if err != nil && !errors.As(err, &refused) {
+		return err
+	}
+	return client.IgnoreNotFound(o.Client.Delete(ctx, kept))
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/pgstore"
+)
+
+// Resync has every object compared with its rows when the database comes (back),
+// after a failover and at an interval, and marks the rows of objects that are
+// gone. It runs on the leader.
+type Resync struct {
+	// Client reads the cache.
+	Client client.Client
+	// Store is the database.
+	Store *pgstore.Store
+	// Outbox is flushed first.
+	Outbox *Outbox
+	// Interval is how often hand edits of rows are looked for.
+	Interval time.Duration
+	// Improvements and Policies take what is to be compared.
+	Improvements, Policies func(types.NamespacedName)
+	// Log tells why it resyncs.
+	Log logr.Logger
+}
+
+// retryResync is how soon a resync that failed is tried again.
+const retryResync = 5 * time.Second
+
+// Start runs until ctx ends.
+func (r *Resync) Start(ctx context.Context) error {
+	ticker := time.NewTicker(r.Interval)
+	defer ticker.Stop()
+	retry := make(<-chan time.Time)
+	for {
+		why := ""
+		select {
+		case <-ctx.Done():
+			return nil
+		case why = <-r.Store.Resyncs():
+		case <-ticker.C:
+			why = "interval"
+			r.Store.ForgetAllSynced()
+		case <-retry:
+			why = "the last resync failed"
+		}
+		r.Log.Info("Comparing every object with its rows", "why", why)
+		if err := r.all(ctx); err != nil {
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			r.Log.Error(err, "Resync failed; trying again", "after", retryResync)
+			retry = time.After(retryResync)
+		}
+	}
+}
+
+func (r *Resync) all(ctx context.Context) error {
+	if err := r.Outbox.Flush(ctx, r.Store); err != nil {
+		return err
+	}
+	var improvements dgmv1alpha1.ImprovementWorkspaceList
+	var policies dgmv1alpha1.BanditPolicyList
+	for _, list := range []client.ObjectList{&improvements, &policies} {
+		if err := r.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return err
+		}
+	}
+	live := make(map[types.NamespacedName]struct{}, len(improvements.Items))
+	for i := range improvements.Items {
+		live[client.ObjectKeyFromObject(&improvements.Items[i])] = struct{}{}
+	}
+	if err := r.one(ctx, pgstore.KindImprovementWorkspace, live, r.Improvements); err != nil {
+		return err
+	}
+	live = make(map[types.NamespacedName]struct{}, len(policies.Items))
+	for i := range policies.Items {
+		live[client.ObjectKeyFromObject(&policies.Items[i])] = struct{}{}
+	}
+	return r.one(ctx, pgstore.KindBanditPolicy, live, r.Policies)
+}
+
+// one enqueues the live objects of a kind, and those that only have rows left.
+// Reconciling an object that is gone marks its rows; that way an object that is
+// being created meanwhile is never taken for gone.
+func (r *Resync) one(ctx context.Context, kind pgstore.Kind, live map[types.NamespacedName]struct{}, enqueue func(types.NamespacedName)) error {
+	for key := range live {
+		enqueue(key)
+	}
+	return r.Store.LiveObjects(ctx, kind, func(o pgstore.Object) error {
+		key := types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
+		if _, ok := live[key]; !ok {
+			enqueue(key)
+		}
+		return nil
+	})
+}
