@@ -30,7 +30,7 @@ func quietWatcher(dir string) *watcher {
 }
 
 func TestSettingsAreValidated(t *testing.T) {
-	for value, want := range map[string]time.Duration{"0": 0, "60": time.Minute, " 3600\n": time.Hour} {
+	for value, want := range map[string]time.Duration{"0": 0, "60": time.Minute, "3600\n": time.Hour} {
 		dir := t.TempDir()
 		writeTTL(t, dir, value)
 		if got, err := readSettings(dir); err != nil || got.CacheTTL != want {

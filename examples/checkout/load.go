@@ -29,16 +29,18 @@ func load(ctx context.Context, args []string) error {
 	if period == 0 {
 		period = 10 * time.Second
 	}
-	for {
+	for ctx.Err() == nil {
 		s := send(ctx, client, *url, *rate, period)
 		fmt.Println(s)
-		if *duration > 0 && s.requests == s.errors {
+		if *duration == 0 {
+			continue
+		}
+		if s.requests == s.errors {
 			return fmt.Errorf("no request was answered; the last error: %w", s.lastError)
 		}
-		if *duration > 0 || ctx.Err() != nil {
-			return nil
-		}
+		break
 	}
+	return nil
 }
 
 // summary is what a period of load showed. Times are of the answered requests.
@@ -123,7 +125,7 @@ func request(ctx context.Context, client *http.Client, url string) (took time.Du
 	if err != nil {
 		return 0, false, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end
+	defer resp.Body.Close()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		return 0, false, err
 	}

@@ -24,16 +24,19 @@ import (
 const pollInterval = time.Second
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	run, args := serve, os.Args[1:]
-	if len(args) > 0 && args[0] == "load" {
-		run, args = load, args[1:]
-	}
-	if err := run(ctx, args); err != nil {
+	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "checkout:", err)
 		os.Exit(1)
 	}
+}
+
+func run(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if len(args) > 0 && args[0] == "load" {
+		return load(ctx, args[1:])
+	}
+	return serve(ctx, args)
 }
 
 func serve(ctx context.Context, args []string) error {

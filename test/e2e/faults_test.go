@@ -128,7 +128,7 @@ func killOperator(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range pods {
-		if err := stack.client.Delete(t.Context(), &pods[i], client.GracePeriodSeconds(0)); client.IgnoreNotFound(err) != nil {
+		if err := client.IgnoreNotFound(stack.client.Delete(t.Context(), &pods[i], client.GracePeriodSeconds(0))); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -124,8 +124,8 @@ func TestP9_SpecIsTheUsers(t *testing.T) {
 		t.Errorf("generation is %d; the spec was written %d times after it was made", w.Generation, w.Generation-1)
 	}
 	for _, entry := range w.ManagedFields {
-		if entry.Subresource == "" && strings.Contains(string(entry.FieldsV1.Raw), `"f:spec"`) && entry.Manager == "manager" {
-			t.Errorf("%s owns fields of the spec: %s", entry.Manager, entry.FieldsV1.Raw)
+		if entry.Subresource == "" && strings.Contains(entry.FieldsV1.GetRawString(), `"f:spec"`) && entry.Manager == "manager" {
+			t.Errorf("%s owns fields of the spec: %s", entry.Manager, entry.FieldsV1.GetRawString())
 		}
 	}
 }

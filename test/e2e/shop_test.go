@@ -65,7 +65,7 @@ func optIn(namespace string) *rbacv1.RoleBinding {
 // manifests reads a file of examples/shop for another namespace.
 func manifests(t *testing.T, file, namespace string) []*unstructured.Unstructured {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(repository, "examples/shop", file))
+	content, err := os.ReadFile(filepath.Join(repository, "examples", "shop", file))
 	if err != nil {
 		t.Fatal(err)
 	}
