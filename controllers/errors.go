@@ -34,14 +34,14 @@ func isFailure(err error) bool {
 	return errors.As(err, &f)
 }
 
-// wait is an error that passes by itself, or once somebody else has acted.
-type wait struct {
+// pause is an error that passes by itself, or once somebody else has acted.
+type pause struct {
 	reason  string
 	message string
 	recheck time.Duration
 }
 
-func (w *wait) Error() string { return w.reason + ": " + w.message }
+func (p *pause) Error() string { return p.reason + ": " + p.message }
 
 // requestOf says what was asked of the API server, for messages.
 type requestOf struct {
@@ -53,7 +53,7 @@ type requestOf struct {
 }
 
 // classify turns an answer of the API server to a request that was made as a
-// tenant's account into a failure or a wait; other errors are returned as they
+// tenant's account into a failure or a pause; other errors are returned as they
 // are, to be tried again.
 func classify(err error, request requestOf) error {
 	var notNamespaced *tenant.NotNamespacedError
@@ -67,7 +67,7 @@ func classify(err error, request requestOf) error {
 	case apierrors.IsNotFound(err):
 		return fail(dgmv1alpha1.ReasonTargetNotFound, "%s does not exist in namespace %s: create it or correct the reference, then retry", request.object, request.namespace)
 	case isMissingRight(err):
-		return &wait{reason: dgmv1alpha1.ReasonForbidden, recheck: recheckRights, message: missingRight(err, request)}
+		return &pause{reason: dgmv1alpha1.ReasonForbidden, recheck: recheckRights, message: missingRight(err, request)}
 	case apierrors.IsRequestEntityTooLargeError(err):
 		return fail(dgmv1alpha1.ReasonTooLarge, "%s: %v", request.object, err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsUnsupportedMediaType(err), apierrors.IsMethodNotSupported(err):

@@ -22,7 +22,7 @@ import (
 func (s *step) begin(ctx context.Context) (lifecycle.Standing, error) {
 	newest, err := s.Store.NewestAttempt(ctx, s.w.Namespace, s.w.Name)
 	if errors.Is(err, pgstore.ErrUnavailable) {
-		return lifecycle.Standing{}, &wait{
+		return lifecycle.Standing{}, &pause{
 			reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
 			message: "whether this improvement has been made before is in the archive: " + s.databaseReason(err),
 		}

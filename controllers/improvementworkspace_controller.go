@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -158,22 +159,16 @@ func (s *step) advance(ctx context.Context) (lifecycle.Standing, error) {
 // conclude turns where the improvement stands into conditions, rows, one status
 // write and events, in this order, and errors into a result.
 func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err error) (ctrl.Result, error) {
-	var waiting *wait
-	var failed *failure
-	switch {
-	case s.released:
+	if s.released {
 		return ctrl.Result{}, nil
-	case err == nil:
-	case errors.As(err, &failed):
-		standing, err = s.standingOfFailure(failed), nil
-	case errors.As(err, &waiting):
-		standing, err = s.standingOfWait(waiting), nil
-	default:
-		if apierrors.IsConflict(err) {
-			return ctrl.Result{RequeueAfter: conflictDelay}, nil
-		}
-		return ctrl.Result{}, err
 	}
+	if errors.Is(err, pgstore.ErrDeposed) {
+		return ctrl.Result{}, err // the leader now writes the status
+	}
+	if apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
+	}
+	standing, retry := s.resolve(standing, err)
 	lifecycle.SetStanding(s.w, standing)
 	if !standing.Phase.IsActive() && s.w.Status.Phase != dgmv1alpha1.PhasePending {
 		s.claims.Release(string(s.w.UID))
@@ -188,7 +183,27 @@ func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err er
 		return ctrl.Result{}, err
 	}
 	s.announce()
-	return ctrl.Result{RequeueAfter: s.recheck}, nil
+	if retry != nil {
+		return ctrl.Result{}, retry // with backoff
+	}
+	return ctrl.Result{RequeueAfter: wait.Jitter(s.recheck, 0.2)}, nil
+}
+
+// resolve turns an error into where it leaves the improvement, and returns what
+// is to be tried again.
+func (s *step) resolve(standing lifecycle.Standing, err error) (lifecycle.Standing, error) {
+	var waiting *pause
+	var failed *failure
+	switch {
+	case err == nil:
+		return standing, nil
+	case errors.As(err, &failed):
+		return s.standingOfFailure(failed), nil
+	case errors.As(err, &waiting):
+		return s.standingOfPause(waiting), nil
+	default:
+		return s.standingOfRetry(err), err
+	}
 }
 
 // conflictDelay is the pause after somebody else wrote an object at the same time.
@@ -226,9 +241,18 @@ func (s *step) standingOfFailure(f *failure) lifecycle.Standing {
 	}
 }
 
-// standingOfWait says where a wait leaves the improvement: where it is, but
+// standingOfRetry says that what has just failed is tried again.
+func (s *step) standingOfRetry(err error) lifecycle.Standing {
+	standing := lifecycle.Standing{Phase: s.w.Status.Phase, Reason: dgmv1alpha1.ReasonRetrying, Message: "trying again: " + err.Error()}
+	if standing.Phase == "" {
+		standing.Phase = dgmv1alpha1.PhasePending
+	}
+	return standing
+}
+
+// standingOfPause says where a wait leaves the improvement: where it is, but
 // that one that cannot be prepared gives its claims up for others meanwhile.
-func (s *step) standingOfWait(w *wait) lifecycle.Standing {
+func (s *step) standingOfPause(w *pause) lifecycle.Standing {
 	s.recheck = w.recheck
 	phase := s.w.Status.Phase
 	switch phase {

@@ -26,7 +26,7 @@ func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error)
 		return lifecycle.Standing{}, err
 	}
 	if waiting != nil {
-		return lifecycle.Standing{}, &wait{reason: waiting.Reason, message: waiting.Message, recheck: waiting.Recheck}
+		return lifecycle.Standing{}, &pause{reason: waiting.Reason, message: waiting.Message, recheck: waiting.Recheck}
 	}
 	plan, err := s.plan(ctx)
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *step) classifySave(err error) error {
 	var refused *pgstore.RowError
 	switch {
 	case errors.Is(err, pgstore.ErrUnavailable):
-		return &wait{reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval, message: "the snapshot cannot be stored yet: " + s.databaseReason(err)}
+		return &pause{reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval, message: "the snapshot cannot be stored yet: " + s.databaseReason(err)}
 	case errors.Is(err, pgstore.ErrIntegrity):
 		return fail(dgmv1alpha1.ReasonTargetChanged, "the database holds another snapshot of this attempt: %v; to try again: kubectl annotate improvement %s --overwrite %s=TOKEN", err, s.w.Name, dgmv1alpha1.AnnotationRetry)
 	case errors.As(err, &refused):

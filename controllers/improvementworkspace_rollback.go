@@ -98,7 +98,7 @@ const maxPatchShown = 512
 
 // rollbackForbidden says what a person can do when the account has lost its rights.
 func (s *step) rollbackForbidden(err error, object snapshot.ObjectPlan, patch []byte) error {
-	var waiting *wait
+	var waiting *pause
 	if !errors.As(err, &waiting) || waiting.reason != dgmv1alpha1.ReasonForbidden {
 		return err
 	}
@@ -106,7 +106,7 @@ func (s *step) rollbackForbidden(err error, object snapshot.ObjectPlan, patch []
 	if patch != nil {
 		message = fmt.Sprintf("grant the right back, or patch %s by hand with %s; %s", object.Ref, cutTo(string(patch), maxPatchShown), message)
 	}
-	return &wait{reason: dgmv1alpha1.ReasonRollbackForbidden, recheck: waiting.recheck, message: message}
+	return &pause{reason: dgmv1alpha1.ReasonRollbackForbidden, recheck: waiting.recheck, message: message}
 }
 
 func (d restoration) standing(why string) lifecycle.Standing {

@@ -97,7 +97,7 @@ func (s *step) loadSnapshot(ctx context.Context) (snapshot.Plan, error) {
 	}
 	canonical, err = s.Store.LoadSnapshot(ctx, id)
 	if err != nil {
-		return snapshot.Plan{}, &wait{reason: dgmv1alpha1.ReasonSnapshotDamaged, recheck: recheckRights, message: fmt.Sprintf(
+		return snapshot.Plan{}, &pause{reason: dgmv1alpha1.ReasonSnapshotDamaged, recheck: recheckRights, message: fmt.Sprintf(
 			"ControllerRevision %s is missing or was altered, and its copy in the database cannot be read: %s", s.revisionName(), s.databaseReason(err))}
 	}
 	if snapshot.Digest(canonical) != s.w.Status.Snapshot.Digest {
