@@ -10,9 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -240,6 +242,78 @@ func TestP2_OwnershipKeptByAnEarlierImprovementStays(t *testing.T) {
 	live = returnOwnership(t, c, plan, live)
 	if got, want := owners(live), owners(before); got != want {
 		t.Fatalf("ownership after the return\n%s\nbefore\n%s", got, want)
+	}
+}
+
+const autoscaler = `
+apiVersion: autoscaling/v1
+kind: HorizontalPodAutoscaler
+metadata: {name: checkout}
+spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: checkout}, maxReplicas: 5, targetCPUUtilizationPercentage: 80}
+`
+
+func TestP2_OwnershipInAnotherVersionIsReturned(t *testing.T) {
+	c := newClient(t)
+	before := createObject(t, c, autoscaler, creators["applied"])
+	before.SetAPIVersion("autoscaling/v2")
+	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(before), before))
+	after := before.DeepCopy()
+	patch := client.RawPatch(types.MergePatchType, toJSON(t, `{spec: {maxReplicas: 9, minReplicas: 2}}`))
+	must(t, c.Patch(t.Context(), after, patch, client.FieldOwner(ours), client.DryRunAll))
+	plan, err := snapshot.NewObjectPlan("scale", before, after, ours)
+	must(t, err)
+	live := inverse(t, c, plan, forward(t, c, plan, before))
+	live = returnOwnership(t, c, plan, live)
+	if got, want := owners(live), owners(before); got != want {
+		t.Fatalf("ownership after the return\n%s\nbefore\n%s", got, want)
+	}
+}
+
+// A list without ownership cannot be told apart by merge key and is restored as one value.
+func TestP2_ObjectsWithoutManagedFieldsAreRestored(t *testing.T) {
+	c := newClient(t)
+	live := createObject(t, c, deployment, creators["created"])
+	reset := client.RawPatch(types.JSONPatchType, toJSON(t, `[{op: replace, path: /metadata/managedFields, value: [{}]}]`))
+	must(t, c.Patch(t.Context(), live, reset, client.FieldOwner("someone")))
+	before, after := live.DeepCopy(), live.DeepCopy()
+	patch := client.RawPatch(types.JSONPatchType, toJSON(t, `[{op: remove, path: /spec/template/spec/containers/0/env/0}]`))
+	must(t, c.Patch(t.Context(), after, patch, client.FieldOwner(ours), client.DryRunAll))
+	plan, err := snapshot.NewObjectPlan("env", before, after, ours)
+	must(t, err)
+	live = inverse(t, c, plan, forward(t, c, plan, before))
+	if !reflect.DeepEqual(comparable(live), comparable(before)) {
+		t.Fatalf("restored\n%v\nbefore\n%v", comparable(live), comparable(before))
+	}
+	live = returnOwnership(t, c, plan, live)
+	for _, entry := range live.GetManagedFields() {
+		if entry.Manager == ours {
+			t.Fatalf("our entry is still there: %s", entry.FieldsV1.Raw)
+		}
+	}
+}
+
+func TestP1_TheClusterStoresTheExactBytes(t *testing.T) {
+	c := newClient(t)
+	before := createObject(t, c, configMap, creators["created"])
+	after := before.DeepCopy()
+	after.Object["data"].(map[string]any)["html"] = "<a href='x'>&\u2028\x00ü</a>"
+	plan, err := snapshot.NewObjectPlan("html", before, after, ours)
+	must(t, err)
+	data, err := snapshot.Plan{Objects: []snapshot.ObjectPlan{plan}}.Encode()
+	must(t, err)
+	revision := &appsv1.ControllerRevision{Data: runtime.RawExtension{Raw: data}, Revision: 1}
+	revision.Name, revision.Namespace = "plan", before.GetNamespace()
+	must(t, c.Create(t.Context(), revision))
+
+	typed, asJSON := &appsv1.ControllerRevision{}, &unstructured.Unstructured{}
+	asJSON.SetAPIVersion("apps/v1")
+	asJSON.SetKind("ControllerRevision")
+	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(revision), typed))
+	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(revision), asJSON))
+	again, err := snapshot.Canonical(asJSON.Object["data"])
+	must(t, err)
+	if snapshot.Digest(typed.Data.Raw) != snapshot.Digest(data) || snapshot.Digest(again) != snapshot.Digest(data) {
+		t.Fatalf("stored\n%s\nread\n%s\nand\n%s", data, typed.Data.Raw, again)
 	}
 }
 

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 )
 
@@ -121,6 +122,9 @@ func (c *convergence) settleInside(n *node, path Path, start, goal, live maybe) 
 	if goal.present {
 		whole = goal
 	}
+	if isEmpty(live.value) {
+		return c.settleEmpty(path, start, goal, live)
+	}
 	settled, ok := maybe{}, false
 	switch ours := whole.value.(type) {
 	case map[string]any:
@@ -137,6 +141,16 @@ func (c *convergence) settleInside(n *node, path Path, start, goal, live maybe) 
 		settled = maybe{}
 	}
 	return settled, ok
+}
+
+// settleEmpty removes what is left of a map or list that the change created. Where the change removed one, an empty
+// one is a statement of another's.
+func (c *convergence) settleEmpty(path Path, start, goal, live maybe) (maybe, bool) {
+	if goal.present || reflect.TypeOf(start.value) != reflect.TypeOf(live.value) {
+		return maybe{}, false
+	}
+	c.note(path, atStart, start, goal, live, "")
+	return maybe{}, true
 }
 
 func (c *convergence) settleMap(n *node, path Path, ours, theirs map[string]any, restore bool) map[string]any {

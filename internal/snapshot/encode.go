@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	kjson "sigs.k8s.io/json"
 )
 
 const (
@@ -71,6 +73,10 @@ func Decode(data []byte) (Plan, error) {
 }
 
 func (p Plan) check(data []byte) error {
+	var tree any
+	if repeated, err := kjson.UnmarshalStrict(data, &tree, kjson.DisallowDuplicateFields); err != nil || len(repeated) > 0 {
+		return errors.Join(append(repeated, err)...)
+	}
 	given, err := recode(data)
 	if err != nil {
 		return err

@@ -169,7 +169,7 @@ func unifiedDiff(path Path, before, after maybe) (string, bool) {
 		return "", false
 	}
 	diff, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: difflib.SplitLines(old), B: difflib.SplitLines(updated), Context: 2,
+		A: textLines(old), B: textLines(updated), Context: 2,
 	})
 	if err != nil {
 		return "", false
@@ -187,6 +187,16 @@ func unifiedDiff(path Path, before, after maybe) (string, bool) {
 		out.WriteString("    " + bounded(strings.TrimSuffix(line, "\n"), maxRendered) + "\n")
 	}
 	return out.String(), true
+}
+
+func textLines(text string) []string {
+	lines := strings.SplitAfter(text, "\n")
+	if last := len(lines) - 1; lines[last] == "" {
+		lines = lines[:last]
+	} else {
+		lines[last] += "\n\\ No newline at the end\n"
+	}
+	return lines
 }
 
 func tooLong(text string) bool {
