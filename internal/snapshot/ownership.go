@@ -218,7 +218,7 @@ func (r returning) missing(given map[int]bool) ([]metav1.ManagedFieldsEntry, err
 // back is what one owner gets: of its fields those that were restored. Fields named in another API version cannot be
 // told apart by path and come back only when everything was restored.
 func (r returning) back(owner FieldOwner) (*fieldpath.Set, error) {
-	set, err := fieldSet(metav1.ManagedFieldsEntry{Manager: owner.Manager, FieldsV1: &metav1.FieldsV1{Raw: owner.Fields}})
+	set, err := fieldSet(metav1.ManagedFieldsEntry{Manager: owner.Manager, FieldsV1: metav1.NewFieldsV1(string(owner.Fields))})
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +236,7 @@ func withFields(entry metav1.ManagedFieldsEntry, set *fieldpath.Set) (metav1.Man
 	if err != nil {
 		return entry, fmt.Errorf("managedFields of manager %q: %w", entry.Manager, err)
 	}
-	entry.FieldsV1 = &metav1.FieldsV1{Raw: raw}
+	entry.FieldsV1 = metav1.NewFieldsV1(string(raw))
 	return entry, nil
 }
 

@@ -12,7 +12,7 @@ import (
 const manager = "dgm-operator"
 
 // object reads a manifest.
-func object(t testing.TB, manifest string) *unstructured.Unstructured {
+func object(t *testing.T, manifest string) *unstructured.Unstructured {
 	t.Helper()
 	data, err := yaml.YAMLToJSON([]byte(manifest))
 	if err != nil {
@@ -26,12 +26,12 @@ func object(t testing.TB, manifest string) *unstructured.Unstructured {
 }
 
 // patched applies a JSON patch as the API server does.
-func patched(t testing.TB, live *unstructured.Unstructured, patch []byte) *unstructured.Unstructured {
+func patched(t *testing.T, live *unstructured.Unstructured, patch []byte) *unstructured.Unstructured {
 	t.Helper()
 	return patchedObject(t, live, patch)
 }
 
-// failing is what testing.TB and *rapid.T have in common.
+// failing is what *testing.T and *rapid.T have in common.
 type failing interface {
 	Fatal(args ...any)
 	Fatalf(format string, args ...any)
@@ -67,7 +67,7 @@ metadata: {name: checkout-config, namespace: shop, uid: u1, resourceVersion: "7"
 data: {CACHE_TTL: "5", MODE: fast}
 `
 
-func newPlan(t testing.TB, before, after *unstructured.Unstructured) ObjectPlan {
+func newPlan(t *testing.T, before, after *unstructured.Unstructured) ObjectPlan {
 	t.Helper()
 	plan, err := NewObjectPlan("cache", before, after, manager)
 	if err != nil {

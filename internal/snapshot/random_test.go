@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
-	"sigs.k8s.io/structured-merge-diff/v6/value"
+	smdvalue "sigs.k8s.io/structured-merge-diff/v6/value"
 )
 
 // Random objects follow one schema, told by the name of the field: "keyed" lists have the merge key "name", "set"
@@ -161,32 +161,32 @@ func owned(object map[string]any) *unstructured.Unstructured {
 	out := &unstructured.Unstructured{Object: clone(object).(map[string]any)}
 	out.SetManagedFields([]metav1.ManagedFieldsEntry{{
 		Manager: "someone", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "example.org/v1",
-		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw},
+		FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(string(raw)),
 	}})
 	return out
 }
 
-func own(set *fieldpath.Set, path fieldpath.Path, name string, any any) {
+func own(set *fieldpath.Set, path fieldpath.Path, name string, value any) {
 	if len(path) == 0 {
 		path = fieldpath.MakePathOrDie("spec")
 	}
 	set.Insert(path.Copy())
-	switch typed := any.(type) {
-	case map[string]interface{}:
+	switch typed := value.(type) {
+	case map[string]any:
 		if name == "whole" {
 			return
 		}
 		for field, item := range typed {
 			own(set, append(path.Copy(), fieldpath.FieldNameElement(field)), field, item)
 		}
-	case []interface{}:
+	case []any:
 		for _, item := range typed {
 			switch name {
 			case "keyed":
-				key := fieldpath.KeyElement(value.Field{Name: "name", Value: value.NewValueInterface(item.(map[string]interface{})["name"])})
+				key := fieldpath.KeyElement(smdvalue.Field{Name: "name", Value: smdvalue.NewValueInterface(item.(map[string]any)["name"])})
 				own(set, append(path.Copy(), key), "", item)
 			case "set":
-				set.Insert(append(path.Copy(), fieldpath.ValueElement(value.NewValueInterface(item))))
+				set.Insert(append(path.Copy(), fieldpath.ValueElement(smdvalue.NewValueInterface(item))))
 			}
 		}
 	}
@@ -199,9 +199,9 @@ func leaves(object map[string]any) map[string]any {
 	return out
 }
 
-func flatten(out map[string]any, path Path, name string, any any) {
-	switch typed := any.(type) {
-	case map[string]interface{}:
+func flatten(out map[string]any, path Path, name string, value any) {
+	switch typed := value.(type) {
+	case map[string]any:
 		if name == "whole" {
 			break
 		}
@@ -209,7 +209,7 @@ func flatten(out map[string]any, path Path, name string, any any) {
 			flatten(out, path.Child(Element{Field: field}), field, item)
 		}
 		return
-	case []interface{}:
+	case []any:
 		if name != "keyed" && name != "set" {
 			break
 		}
@@ -219,5 +219,5 @@ func flatten(out map[string]any, path Path, name string, any any) {
 		}
 		return
 	}
-	out[path.String()] = any
+	out[path.String()] = value
 }

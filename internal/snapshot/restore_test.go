@@ -14,14 +14,14 @@ import (
 
 // thing makes an object of the schema in random_test.go: "keyed" lists have the merge key "name", "set" lists are
 // sets, "list" and "whole" are atomic.
-func thing(t testing.TB, spec string) *unstructured.Unstructured {
+func thing(t *testing.T, spec string) *unstructured.Unstructured {
 	t.Helper()
 	manifest := "apiVersion: example.org/v1\nkind: Thing\n" +
 		"metadata: {name: thing, namespace: shop, uid: u1, resourceVersion: \"7\"}\nspec: " + spec
 	return owned(object(t, manifest).Object)
 }
 
-func specOf(t testing.TB, object *unstructured.Unstructured) string {
+func specOf(t *testing.T, object *unstructured.Unstructured) string {
 	t.Helper()
 	data, err := yaml.Marshal(object.Object["spec"])
 	if err != nil {
