@@ -33,15 +33,20 @@ func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error)
 		return lifecycle.Standing{}, err
 	}
 	if s.w.Spec.Mode == dgmv1alpha1.ModeDryRun {
-		return s.completeDryRun(plan)
+		return s.completeDryRun(ctx, plan)
 	}
 	return lifecycle.Standing{Phase: dgmv1alpha1.PhasePreparing, Reason: dgmv1alpha1.ReasonPreparing, Message: "the state before the change is being stored"}, nil
 }
 
 // completeDryRun ends an improvement that shall only show what it would change.
-func (s *step) completeDryRun(plan snapshot.Plan) (lifecycle.Standing, error) {
+func (s *step) completeDryRun(ctx context.Context, plan snapshot.Plan) (lifecycle.Standing, error) {
 	if _, err := plan.Encode(); err != nil {
 		return lifecycle.Standing{}, classifyPlan(err, "the plan")
+	}
+	row := s.row(lifecycle.CurrentStanding(s.w))
+	row.RollbackPlan = describeRollback(plan)
+	if err := s.Store.MirrorImprovement(ctx, row); err != nil {
+		return lifecycle.Standing{}, s.classifySave(err)
 	}
 	s.w.Status.Diff = cutTo(plan.Diff(), maxDiff)
 	s.w.Status.CompletedAt = s.now()
@@ -67,7 +72,7 @@ func (s *step) reconcilePreparing(ctx context.Context) (lifecycle.Standing, erro
 			Message: "the live objects are already as this improvement wants them",
 		}, nil
 	}
-	if _, err := s.Store.SaveSnapshot(ctx, s.row(lifecycle.CurrentStanding(s.w)), canonical); err != nil {
+	if err := s.saveSnapshot(ctx, plan, canonical); err != nil {
 		return lifecycle.Standing{}, s.classifySave(err)
 	}
 	if err := s.addFinalizer(ctx); err != nil {

@@ -4,6 +4,8 @@ package controllers
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -15,6 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/internal/pgstore"
 	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
@@ -115,6 +119,45 @@ func (s *step) describePlan(plan snapshot.Plan, canonical []byte) {
 	s.w.Status.Snapshot = &dgmv1alpha1.SnapshotStatus{
 		Name: s.revisionName(), Digest: snapshot.Digest(canonical), PlanDigest: plan.BeforeDigest(),
 	}
+}
+
+// saveSnapshot commits a plan's canonical bytes to the database, with what it
+// would put back in words.
+func (s *step) saveSnapshot(ctx context.Context, plan snapshot.Plan, canonical []byte) error {
+	row := s.row(lifecycle.CurrentStanding(s.w))
+	row.RollbackPlan = describeRollback(plan)
+	_, err := s.Store.SaveSnapshot(ctx, row, canonical)
+	return err
+}
+
+// rollbackPlan is improvement_workspaces.rollback_plan: the whole diff, for people.
+type rollbackPlan struct {
+	PlanDigest string `json:"planDigest"`
+	Diff       string `json:"diff"`
+}
+
+func describeRollback(plan snapshot.Plan) json.RawMessage {
+	return mustJSON(rollbackPlan{PlanDigest: plan.BeforeDigest(), Diff: plan.Diff()})
+}
+
+// RestoreSnapshotRow saves an improvement's snapshot from the cluster again: the
+// database has lost it. One that is damaged, or that the database refuses, is
+// left: a rollback says so when it needs it.
+func (r *ImprovementWorkspaceReconciler) RestoreSnapshotRow(ctx context.Context, w *dgmv1alpha1.ImprovementWorkspace) error {
+	s := r.newStep(w)
+	plan, canonical, err := s.findRevision(ctx)
+	if isFailure(err) || (err == nil && (plan == nil || snapshot.Digest(canonical) != w.Status.Snapshot.Digest)) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = s.saveSnapshot(ctx, *plan, canonical)
+	var refused *pgstore.RowError
+	if errors.As(err, &refused) || errors.Is(err, pgstore.ErrIntegrity) {
+		return nil
+	}
+	return err
 }
 
 // addFinalizer keeps the object until its changes are kept or put back.

@@ -5,9 +5,13 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,6 +33,8 @@ type Resync struct {
 	Interval time.Duration
 	// Improvements and Policies take what is to be compared.
 	Improvements, Policies func(types.NamespacedName)
+	// RestoreSnapshot saves the snapshot of an improvement that the database lost.
+	RestoreSnapshot func(context.Context, *dgmv1alpha1.ImprovementWorkspace) error
 	// Log tells why it resyncs.
 	Log logr.Logger
 }
@@ -75,6 +81,9 @@ func (r *Resync) all(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.restoreSnapshots(ctx, improvements.Items); err != nil {
+		return err
+	}
 	live := make(map[types.NamespacedName]struct{}, len(improvements.Items))
 	for i := range improvements.Items {
 		live[client.ObjectKeyFromObject(&improvements.Items[i])] = struct{}{}
@@ -103,4 +112,28 @@ func (r *Resync) one(ctx context.Context, kind pgstore.Kind, live map[types.Name
 		}
 		return nil
 	})
+}
+
+// restoreSnapshots saves the snapshots that live improvements name and the
+// database does not have.
+func (r *Resync) restoreSnapshots(ctx context.Context, improvements []dgmv1alpha1.ImprovementWorkspace) error {
+	named := map[uuid.UUID]*dgmv1alpha1.ImprovementWorkspace{}
+	for i := range improvements {
+		if id := parseID(improvements[i].Status.ImprovementID); id.Valid && improvements[i].Status.Snapshot != nil {
+			named[id.UUID] = &improvements[i]
+		}
+	}
+	if len(named) == 0 {
+		return nil
+	}
+	missing, err := r.Store.WithoutSnapshot(ctx, slices.Collect(maps.Keys(named)))
+	if err != nil {
+		return err
+	}
+	for _, id := range missing {
+		if err := r.RestoreSnapshot(ctx, named[id]); err != nil {
+			return fmt.Errorf("save the snapshot of %s/%s again: %w", named[id].Namespace, named[id].Name, err)
+		}
+	}
+	return nil
 }

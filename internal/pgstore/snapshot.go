@@ -68,6 +68,20 @@ func (s *Store) storedDigest(ctx context.Context, id uuid.UUID) (string, error) 
 	return digest, nil
 }
 
+// WithoutSnapshot returns those of the improvements whose bytes are not stored:
+// after a failover that lost commits they are to be saved again.
+func (s *Store) WithoutSnapshot(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	sess, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	missing, err := sess.queries.WithoutSnapshot(ctx, ids)
+	if err != nil {
+		return nil, s.failure(err)
+	}
+	return missing, nil
+}
+
 func (s *Store) seal(ctx context.Context, i Improvement, canonical []byte, digest string) (*dbsql.InsertSnapshotParams, error) {
 	aead, keyID, err := s.config.AEAD(ctx)
 	if err != nil {

@@ -150,8 +150,8 @@ WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid O
         t.generation, t.constitutional_hash)
       IS DISTINCT FROM ROW(NULLIF(r.description, ''), r.status, NULLIF(r.target_service, ''), NULLIF(r.improvement_type, ''),
         NULLIF(r.priority, ''), NULLIF(r.source_code, '')::jsonb, NULLIF(r.configuration, '')::jsonb,
-        NULLIF(r.test_results, '')::jsonb, NULLIF(r.validation_results, '')::jsonb, NULLIF(r.environment_snapshot, '')::jsonb,
-        NULLIF(r.dependencies, '')::jsonb, NULLIF(r.rollback_plan, '')::jsonb, NULLIF(r.safety_checks, '')::jsonb,
+        COALESCE(NULLIF(r.test_results, '')::jsonb, t.test_results), COALESCE(NULLIF(r.validation_results, '')::jsonb, t.validation_results), COALESCE(NULLIF(r.environment_snapshot, '')::jsonb, t.environment_snapshot),
+        NULLIF(r.dependencies, '')::jsonb, COALESCE(NULLIF(r.rollback_plan, '')::jsonb, t.rollback_plan), NULLIF(r.safety_checks, '')::jsonb,
         NULLIF(r.risk_assessment, '')::jsonb, r.compliance_validated, NULLIF(r.created_by, ''), NULLIF(r.assigned_to, ''),
         r.completed_at, r.cluster, r.namespace, r.name, r.generation,
         COALESCE(NULLIF(r.constitutional_hash, ''), dgm.active_constitutional_hash())))
@@ -445,9 +445,9 @@ FROM (
 ON CONFLICT (improvement_id) DO UPDATE SET
     description = excluded.description, status = excluded.status, target_service = excluded.target_service,
     improvement_type = excluded.improvement_type, priority = excluded.priority, source_code = excluded.source_code,
-    configuration = excluded.configuration, test_results = excluded.test_results,
-    validation_results = excluded.validation_results, environment_snapshot = excluded.environment_snapshot,
-    dependencies = excluded.dependencies, rollback_plan = excluded.rollback_plan, safety_checks = excluded.safety_checks,
+    configuration = excluded.configuration, test_results = COALESCE(excluded.test_results, t.test_results),
+    validation_results = COALESCE(excluded.validation_results, t.validation_results), environment_snapshot = COALESCE(excluded.environment_snapshot, t.environment_snapshot),
+    dependencies = excluded.dependencies, rollback_plan = COALESCE(excluded.rollback_plan, t.rollback_plan), safety_checks = excluded.safety_checks,
     risk_assessment = excluded.risk_assessment, compliance_validated = excluded.compliance_validated,
     created_by = excluded.created_by, assigned_to = excluded.assigned_to, completed_at = excluded.completed_at,
     cluster = excluded.cluster, namespace = excluded.namespace, name = excluded.name, uid = excluded.uid,
@@ -487,7 +487,8 @@ type UpsertWorkspacesParams struct {
 	ConstitutionalHashes    []string
 }
 
-// Rows of a newer leader are left as they are.
+// Rows of a newer leader are left as they are. What was recorded once (results, the
+// environment, the rollback plan) stays when a later write does not bring it again.
 func (q *Queries) UpsertWorkspaces(ctx context.Context, arg UpsertWorkspacesParams) (int64, error) {
 	result, err := q.db.Exec(ctx, upsertWorkspaces,
 		arg.Cluster,

@@ -83,3 +83,30 @@ func (q *Queries) SnapshotDigest(ctx context.Context, improvementID uuid.UUID) (
 	err := row.Scan(&sha256)
 	return sha256, err
 }
+
+const withoutSnapshot = `-- name: WithoutSnapshot :many
+SELECT r.improvement_id::uuid AS improvement_id
+FROM (SELECT unnest($1::uuid[]) AS improvement_id) r
+WHERE NOT EXISTS (SELECT 1 FROM dgm.rollback_snapshots s WHERE s.improvement_id = r.improvement_id)
+`
+
+// Of the given improvements, those that have no snapshot.
+func (q *Queries) WithoutSnapshot(ctx context.Context, improvementIds []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, withoutSnapshot, improvementIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var improvement_id uuid.UUID
+		if err := rows.Scan(&improvement_id); err != nil {
+			return nil, err
+		}
+		items = append(items, improvement_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
