@@ -15,11 +15,19 @@ PATH=$PATH:$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
 export KUBECONFIG=$LOCAL/kubeconfig
 
 heading() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-show() { printf '$ %s\n' "$*"; "$@"; }
-# query SQL prints rows one column to a line where they are wide.
-query() { printf '\n$ psql "$(cat .local/postgres-url)" -c "%s"\n' "$1"; psql -X "$(<"$LOCAL/postgres-url")" -c "$1" "${@:2}"; }
+# show prints a command as one would type it, and runs it.
+show() {
+  local word line='$'
+  for word; do [[ $word =~ [^a-zA-Z0-9_./=:,-] ]] && line+=" '$word'" || line+=" $word"; done
+  echo "$line"
+  "$@"
+}
+query() { # SQL [PSQL OPTION]
+  printf '\n$ psql "$(cat .local/postgres-url)" -c "%s"\n' "$1"
+  psql -X "$(<"$LOCAL/postgres-url")" -c "$1" "${@:2}"
+}
 cache_ttl() { kubectl get configmap -n shop checkout-config -o 'jsonpath={.data.CACHE_TTL}'; }
-pod() { kubectl get pods -n shop -l app.kubernetes.io/name=checkout --field-selector=status.phase=Running -o 'jsonpath={.items[0].metadata.name}'; }
+load() { kubectl exec -n shop deployment/checkout -- /checkout load -url http://checkout/products -rate 20 -duration "$1"; }
 in_service() { kubectl get --raw "/api/v1/namespaces/shop/services/checkout:http/proxy/$1"; }
 finished() { kubectl wait -n shop --for=condition=Finished $improvement --timeout=120s >/dev/null || failed "did not finish in time"; }
 failed() { kubectl describe -n shop $improvement >&2; die "the improvement $1"; }
@@ -41,8 +49,8 @@ measure() {
   done
   echo "the running service says: $(in_service settings)"
   # the first list of each category is computed in any case
-  kubectl exec -n shop "$(pod)" -- /checkout load -url http://checkout/products -rate 20 -duration 1s >/dev/null
-  kubectl exec -n shop "$(pod)" -- /checkout load -url http://checkout/products -rate 20 -duration 12s
+  load 1s >/dev/null
+  load 12s
 }
 
 heading "A service whose answer time depends on its settings (namespace shop)"
@@ -54,7 +62,7 @@ resources: [$(realpath --relative-to "$LOCAL/shop" examples/shop)]
 images: [{name: shop/checkout, newTag: "${image##*:}"}]
 E
 kubectl apply -k "$LOCAL/shop" >/dev/null
-kubectl rollout status -n shop deployment/checkout --timeout=120s
+kubectl rollout status -n shop deployment/checkout --timeout=120s >/dev/null
 show kubectl get configmap -n shop checkout-config -o 'jsonpath={.data}{"\n"}'
 before=$(measure); echo "$before"
 
@@ -79,7 +87,7 @@ printf 'before: %s\nafter:  %s\n' "${before##*$'\n'}" "${after##*$'\n'}"
 
 heading "What the database knows"
 query "select name, attempt, w.status, a.status as archive, target_service, outcome_reason from dgm.improvement_workspaces w join dgm.dgm_archive a using (improvement_id, name) order by attempt"
-query "select improvement_id, description, created_by, rollback_data from dgm.dgm_archive order by timestamp desc limit 1" -x
+query "select improvement_id, description, created_by, rollback_data->>'diff' as change, rollback_data#>>'{snapshot,digest}' as snapshot from dgm.dgm_archive order by timestamp desc limit 1" -x
 query "select context_key, arm_id, algorithm_type, total_pulls, safety_threshold, risk_tolerance from dgm.bandit_states order by arm_id"
 
 heading "And back"

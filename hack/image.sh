@@ -20,7 +20,7 @@ binary=$binaries/$(basename "$package")
 CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$binary" "$package"
 unique=$name:$(cat "$binary" hack/image/main.go | sha256sum | cut -c1-12)
 if [ ! -e "$archive" ] || [ "$(cat "$archive.ref" 2>/dev/null)" != "$unique $reference" ]; then
-  go -C hack/image run -buildvcs=false . -out "$archive.new" -tag "$reference" -tag "$unique" "$binary" >&2
+  go -C hack/image run -buildvcs=false . -out "$archive.new" -tag "$reference" -tag "$unique" "$binary" >/dev/null
   mv "$archive.new" "$archive"
   echo "$unique $reference" >"$archive.ref"
 fi
