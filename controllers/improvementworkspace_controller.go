@@ -18,7 +18,6 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -74,7 +73,7 @@ func (r *ImprovementWorkspaceReconciler) SetupWithManager(mgr ctrl.Manager) erro
 		Named("improvementworkspace").
 		For(&dgmv1alpha1.ImprovementWorkspace{}).
 		WatchesRawSource(source.Channel(r.events, &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: r.Workers}).
+		WithOptions(controllerOptions(r.Workers)).
 		Complete(r)
 }
 
