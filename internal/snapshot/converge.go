@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"errors"
-	"reflect"
 	"slices"
 )
 
@@ -122,8 +121,9 @@ func (c *convergence) settleInside(n *node, path Path, start, goal, live maybe) 
 	if goal.present {
 		whole = goal
 	}
+	// Empty is a value like any other: somebody said it.
 	if isEmpty(live.value) {
-		return c.settleEmpty(path, start, goal, live)
+		return maybe{}, false
 	}
 	settled, ok := maybe{}, false
 	switch ours := whole.value.(type) {
@@ -141,16 +141,6 @@ func (c *convergence) settleInside(n *node, path Path, start, goal, live maybe) 
 		settled = maybe{}
 	}
 	return settled, ok
-}
-
-// settleEmpty removes what is left of a map or list that the change created. Where the change removed one, an empty
-// one is a statement of another's.
-func (c *convergence) settleEmpty(path Path, start, goal, live maybe) (maybe, bool) {
-	if goal.present || reflect.TypeOf(start.value) != reflect.TypeOf(live.value) {
-		return maybe{}, false
-	}
-	c.note(path, atStart, start, goal, live, "")
-	return maybe{}, true
 }
 
 func (c *convergence) settleMap(n *node, path Path, ours, theirs map[string]any, restore bool) map[string]any {

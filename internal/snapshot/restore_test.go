@@ -53,12 +53,12 @@ func TestP2_RestoreAmongForeignEdits(t *testing.T) {
 			before: `{a: null}`, after: `{b: null}`, live: `{b: null}`, restored: `{a: null}`,
 		},
 		{
-			name:   "a created map goes although another emptied it",
-			before: `{}`, after: `{map: {a: 1}}`, live: `{map: {}}`, restored: `{}`,
+			name:   "a created map that another emptied is another's",
+			before: `{}`, after: `{map: {a: 1}}`, live: `{map: {}}`, restored: `{map: {}}`, left: "spec.map: changed by another since",
 		},
 		{
-			name:   "a created list goes although another emptied it",
-			before: `{}`, after: `{keyed: [{name: x}]}`, live: `{keyed: []}`, restored: `{}`,
+			name:   "a created list that another emptied is another's",
+			before: `{}`, after: `{keyed: [{name: x}]}`, live: `{keyed: []}`, restored: `{keyed: []}`, left: "spec.keyed: changed by another since",
 		},
 		{
 			name:   "an empty map where the change removed one is another's",
