@@ -86,9 +86,9 @@ after=$(measure)
 printf 'before: %s\nafter:  %s\n' "${before##*$'\n'}" "${after##*$'\n'}"
 
 heading "What the database knows"
-query "select name, attempt, w.status, a.status as archive, target_service, outcome_reason from dgm.improvement_workspaces w join dgm.dgm_archive a using (improvement_id, name) order by attempt"
-query "select improvement_id, description, created_by, rollback_data->>'diff' as change, rollback_data#>>'{snapshot,digest}' as snapshot from dgm.dgm_archive order by timestamp desc limit 1" -x
-query "select context_key, arm_id, algorithm_type, total_pulls, safety_threshold, risk_tolerance from dgm.bandit_states order by arm_id"
+query "select name, attempt, w.status, a.status as archive, target_service, outcome_reason from dgm.improvement_workspaces w join dgm.dgm_archive a using (improvement_id, name, namespace) where namespace = 'shop' order by attempt"
+query "select improvement_id, description, created_by, rollback_data->>'diff' as change, rollback_data#>>'{snapshot,digest}' as snapshot from dgm.dgm_archive where namespace = 'shop' order by timestamp desc limit 1" -x
+query "select context_key, arm_id, algorithm_type, total_pulls, safety_threshold, risk_tolerance from dgm.bandit_states where namespace = 'shop' order by arm_id"
 
 heading "And back"
 order rollback "show the way back"
@@ -96,7 +96,7 @@ kubectl wait -n shop $improvement --for=condition=DatabaseSynced --timeout=60s >
 show kubectl get improvements -A
 show kubectl get configmap -n shop checkout-config -o 'jsonpath={.data}{"\n"}'
 [ "$(cache_ttl)" = 5 ] || failed "did not put CACHE_TTL back to 5"
-query "select name, attempt, status, outcome_reason from dgm.dgm_archive order by timestamp"
+query "select name, attempt, status, outcome_reason from dgm.dgm_archive where namespace = 'shop' order by timestamp"
 status=$(psql -XAtq "$(<"$LOCAL/postgres-url")" -c "select status from dgm.dgm_archive where improvement_id = '$(kubectl get -n shop $improvement -o 'jsonpath={.status.improvementId}')'")
 [ "$status" = rolled_back ] || failed "is $status in the archive, not rolled_back"
 printf '\nThe ConfigMap is as it was. To look around:\n  export KUBECONFIG=%s PATH=%s:$PATH\n' "$KUBECONFIG" "${PATH%%:*}"
