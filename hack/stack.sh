@@ -86,7 +86,8 @@ load_image() {
 
 deploy() {
   local name tag
-  if [ "$kind" = current ] && [ -n "${IMG:-}" ]; then image=$IMG; else load_image ./cmd/manager dgm-operator:dev; fi
+  image=${IMG:-$(cat "$LOCAL/image" 2>/dev/null || true)}
+  if [ "$kind" = current ] && [ -n "$image" ]; then echo "$image" >"$LOCAL/image"; else load_image ./cmd/manager dgm-operator:dev; fi
   name=${image%:*} tag=${image##*:}
   mkdir -p "$LOCAL/deploy"
   cat >"$LOCAL/deploy/kustomization.yaml" <<E
@@ -140,9 +141,10 @@ undeploy() {
 }
 
 down() {
-  if [ "$kind" = onenode ]; then hack/onenode/onenode.sh down; elif [ -e "$LOCAL/deploy" ]; then undeploy; fi
+  if [ "$kind" = current ] && [ -e "$LOCAL/deploy" ]; then undeploy || say "could not take the operator out of the cluster"; fi
+  hack/onenode/onenode.sh down
   hack/postgres.sh down
-  rm -rf "$LOCAL"/{kubeconfig,postgres-url,kind,loaded,deploy,cluster,images}
+  rm -rf "$LOCAL"/{kubeconfig,postgres-url,kind,image,loaded,deploy,shop,cluster,images}
 }
 
 case ${1:-} in
