@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// requests counts what an API server was asked, by verb and resource.
+type requests map[string]float64
+
+// writeVerbs are those of apiserver_request_total that change something.
+var writeVerbs = []string{"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
+
+// notCounted are written to stay leader, or not stored at all.
+var notCounted = []string{"leases", "subjectaccessreviews", "selfsubjectaccessreviews", "tokenreviews"}
+
+// writesOf reads how many writes an API server has served since its start.
+func writesOf(ctx context.Context, config *rest.Config) (requests, error) {
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	text, err := clients.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the API server's metrics: %w", err)
+	}
+	families, err := parseMetrics(text)
+	if err != nil {
+		return nil, err
+	}
+	counted := requests{}
+	for _, m := range families["apiserver_request_total"].GetMetric() {
+		labels := labelsOf(m)
+		if slices.Contains(writeVerbs, labels["verb"]) && !slices.Contains(notCounted, labels["resource"]) {
+			counted[strings.TrimSuffix(labels["verb"]+" "+labels["resource"]+"/"+labels["subresource"], "/")] += m.GetCounter().GetValue()
+		}
+	}
+	return counted, nil
+}
+
+// since lists what was asked after an earlier count, and how often in all.
+func (r requests) since(earlier requests) (total float64, list string) {
+	var parts []string
+	for what, n := range r {
+		if more := n - earlier[what]; more > 0 {
+			total += more
+			parts = append(parts, fmt.Sprintf("%s %.0f", what, more))
+		}
+	}
+	slices.Sort(parts)
+	return total, strings.Join(parts, ", ")
+}
+
+func parseMetrics(text []byte) (map[string]*dto.MetricFamily, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("parse metrics: %w", err)
+	}
+	return families, nil
+}
+
+func labelsOf(m *dto.Metric) map[string]string {
+	labels := make(map[string]string, len(m.GetLabel()))
+	for _, l := range m.GetLabel() {
+		labels[l.GetName()] = l.GetValue()
+	}
+	return labels
+}

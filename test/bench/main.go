@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench measures the operator against bare clients that do the same
+// work, on a real API server and a real PostgreSQL, and prints the ratios.
+// docs/benchmarks.md says what they mean.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+// sizes of the measurements.
+type sizes struct {
+	objects   int // of one round of the mirror
+	clients   int // that create them
+	rounds    int // of each side
+	unchanged int // objects that a restarted operator finds
+	writes    int // improvements that the writer takes in one round
+	callers   int // of the writer at the same time
+}
+
+var (
+	fullSizes  = sizes{objects: 5000, clients: 16, rounds: 3, unchanged: 10000, writes: 20000, callers: 1000}
+	quickSizes = sizes{objects: 300, clients: 16, rounds: 1, unchanged: 500, writes: 2000, callers: 1000}
+)
+
+type options struct {
+	sizes
+	quick, strict bool
+	only          string
+	managerArgs   string
+}
+
+func main() {
+	var o options
+	o.sizes = fullSizes
+	flag.BoolVar(&o.quick, "quick", false, "a smoke run of some seconds: small sizes, one round")
+	flag.BoolVar(&o.strict, "strict", false, "exit with 1 when a limit is missed")
+	flag.StringVar(&o.only, "only", "mirror,restart,writer", "what to measure")
+	flag.IntVar(&o.objects, "objects", o.objects, "workspaces of one round of the mirror")
+	flag.IntVar(&o.clients, "clients", o.clients, "clients that create them")
+	flag.IntVar(&o.rounds, "rounds", o.rounds, "rounds of each side; the median counts")
+	flag.IntVar(&o.unchanged, "unchanged", o.unchanged, "objects that a restarted operator finds")
+	flag.IntVar(&o.writes, "writes", o.writes, "improvements that the writer takes in one round")
+	flag.StringVar(&o.managerArgs, "manager-args", "", "further flags of `manager run`, separated by spaces")
+	flag.Parse()
+	if o.quick {
+		o.sizes = quickSizes
+	}
+	os.Exit(run(o))
+}
+
+func run(o options) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	h := newHarness(ctx)
+	defer h.close()
+	ctrl.SetLogger(logr.Discard())
+	measurements := []struct {
+		name    string
+		measure func(*harness, options) ([]result, error)
+	}{
+		{"writer", measureWriter}, {"mirror", measureMirror}, {"restart", measureRestart},
+	}
+	var results []result
+	for _, m := range measurements {
+		if !slices.Contains(strings.Split(o.only, ","), m.name) {
+			continue
+		}
+		found, err := m.measure(h, o)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", m.name, err)
+			return 1
+		}
+		results = append(results, found...)
+	}
+	printReport(os.Stdout, h.facts(), results)
+	if o.strict && slices.ContainsFunc(results, result.missed) {
+		return 1
+	}
+	return 0
+}
