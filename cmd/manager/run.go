@@ -48,6 +48,7 @@ type runOptions struct {
 	metricsAddress  string
 	metricsSecure   bool
 	probeAddress    string
+	pprofAddress    string
 	keysetSecret    string
 	serviceAccount  string
 	tenantRole      string
@@ -73,6 +74,7 @@ func newRunCommand() *cobra.Command {
 	flags.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "where metrics are served; 0 for nowhere")
 	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics by HTTPS, to those whom the API server lets")
 	flags.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
+	flags.StringVar(&o.pprofAddress, "pprof-bind-address", "0", "where Go profiles are served, without asking who reads them, like 127.0.0.1:6060; 0 for nowhere")
 	flags.StringVar(&o.keysetSecret, "keyset-secret", "dgm-system/dgm-operator-keyset", "Secret, as namespace/name, with the keys that encrypt rollback bytes; made when absent")
 	flags.StringVar(&o.serviceAccount, "service-account", "dgm-system:dgm-operator", "the operator's own ServiceAccount, as namespace:name, for messages")
 	flags.StringVar(&o.tenantRole, "tenant-role", "dgm-tenant", "ClusterRole that opts a namespace in, for messages")
@@ -125,6 +127,7 @@ func newManager(config *rest.Config, o runOptions) (manager.Manager, error) {
 		Scheme:                        scheme,
 		Metrics:                       metrics,
 		HealthProbeBindAddress:        o.probeAddress,
+		PprofBindAddress:              o.pprofAddress,
 		LeaderElection:                o.leaderElect,
 		LeaderElectionID:              "dgm-operator",
 		LeaderElectionNamespace:       o.namespace,
