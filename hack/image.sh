@@ -13,9 +13,7 @@ case ${reference##*/} in *:*) ;; *) reference+=:dev ;; esac
 name=${reference%:*}
 mkdir -p "$directory"
 archive=$(cd "$directory" && pwd)/${name##*/}.tar
-binaries=$(mktemp -d)
-trap 'rm -rf "$binaries"' EXIT
-binary=$binaries/$(basename "$package")
+binary=${archive%.tar}/$(basename "$package")   # stays: go build links only what has changed
 
 CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$binary" "$package"
 unique=$name:$(cat "$binary" hack/image/main.go | sha256sum | cut -c1-12)
