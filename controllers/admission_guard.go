@@ -106,7 +106,8 @@ func sameConstraints(shipped, live *admissionv1.MatchResources) bool {
 	return len(live.ExcludeResourceRules) == 0 && selectsAll(live) &&
 		slices.EqualFunc(shipped.ResourceRules, live.ResourceRules, func(a, b admissionv1.NamedRuleWithOperations) bool {
 			return len(b.ResourceNames) == 0 && slices.Equal(a.Operations, b.Operations) && slices.Equal(a.APIGroups, b.APIGroups) &&
-				slices.Equal(a.APIVersions, b.APIVersions) && slices.Equal(a.Resources, b.Resources)
+				slices.Equal(a.APIVersions, b.APIVersions) && slices.Equal(a.Resources, b.Resources) &&
+				(b.Scope == nil || *b.Scope == admissionv1.AllScopes)
 		})
 }
 

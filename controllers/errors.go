@@ -43,6 +43,13 @@ type pause struct {
 
 func (p *pause) Error() string { return p.reason + ": " + p.message }
 
+// isAnswer reports whether an error says how things are, rather than that
+// finding out has failed.
+func isAnswer(err error) bool {
+	var p *pause
+	return isFailure(err) || errors.As(err, &p)
+}
+
 // requestOf says what was asked of the API server, for messages.
 type requestOf struct {
 	verb    string

@@ -22,10 +22,7 @@ import (
 func (s *step) begin(ctx context.Context) (lifecycle.Standing, error) {
 	newest, err := s.Store.NewestAttempt(ctx, s.w.Namespace, s.w.Name)
 	if errors.Is(err, pgstore.ErrUnavailable) {
-		return lifecycle.Standing{}, &pause{
-			reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
-			message: "whether this improvement has been made before is in the archive: " + s.databaseReason(err),
-		}
+		return lifecycle.Standing{}, s.archiveUnavailable(err)
 	}
 	if err != nil {
 		return lifecycle.Standing{}, err
@@ -55,6 +52,13 @@ func (s *step) begin(ctx context.Context) (lifecycle.Standing, error) {
 	}
 	s.w.Status.Phase = dgmv1alpha1.PhasePending
 	return lifecycle.Standing{Phase: dgmv1alpha1.PhasePending, Reason: dgmv1alpha1.ReasonAccepted}, nil
+}
+
+func (s *step) archiveUnavailable(err error) error {
+	return &pause{
+		reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
+		message: "whether this improvement has been made before is in the archive: " + s.databaseReason(err),
+	}
 }
 
 // beginAttempt resets the status for an attempt of the material as it is now.
@@ -101,17 +105,21 @@ func (s *step) adopt(ctx context.Context, newest *pgstore.Attempt) (lifecycle.St
 	standing := lifecycle.Standing{
 		Phase:   lifecycle.AdoptedPhase(newest.ArchiveStatus),
 		Reason:  dgmv1alpha1.ReasonAdopted,
-		Message: fmt.Sprintf("attempt %d of the same material ended %s (%s); to make it again: kubectl annotate improvement %s --overwrite %s=TOKEN", newest.Attempt, newest.ArchiveStatus, newest.OutcomeReason, s.w.Name, dgmv1alpha1.AnnotationRetry),
+		Message: fmt.Sprintf("attempt %d of the same material ended %s (%s); to make it again: %s", newest.Attempt, newest.ArchiveStatus, newest.OutcomeReason, s.retryCommand()),
 	}
 	if !newest.HasSnapshot {
 		return standing, nil
 	}
-	plan, err := s.recallSnapshot(ctx, newest.ImprovementID)
-	if err != nil {
-		return lifecycle.Standing{}, err
-	}
 	if standing.Phase == dgmv1alpha1.PhaseCompleted && newest.CompletedAt != nil {
 		s.w.Status.AppliedAt = &metav1.MicroTime{Time: newest.CompletedAt.UTC()}
+	}
+	plan, err := s.recallSnapshot(ctx, newest.ImprovementID)
+	if isFailure(err) {
+		s.setEffective(metav1.ConditionUnknown, dgmv1alpha1.ReasonSnapshotDamaged, err.Error())
+		return standing, nil
+	}
+	if err != nil {
+		return lifecycle.Standing{}, err
 	}
 	s.reviewEffect(ctx, plan)
 	return standing, nil
@@ -121,7 +129,8 @@ func (s *step) adopt(ctx context.Context, newest *pgstore.Attempt) (lifecycle.St
 func (s *step) undoLost(ctx context.Context, newest *pgstore.Attempt) (lifecycle.Standing, error) {
 	s.identify(newest.ImprovementID, newest.Attempt, newest.ParentID)
 	s.w.Status.StartedAt = &metav1.Time{Time: newest.Timestamp.UTC()}
-	if _, err := s.recallSnapshot(ctx, newest.ImprovementID); err != nil {
+	// A damaged snapshot stalls the rollback, where a person sees it.
+	if _, err := s.recallSnapshot(ctx, newest.ImprovementID); err != nil && !isFailure(err) {
 		return lifecycle.Standing{}, err
 	}
 	if err := s.addFinalizer(ctx); err != nil {
@@ -134,7 +143,12 @@ func (s *step) undoLost(ctx context.Context, newest *pgstore.Attempt) (lifecycle
 // recallSnapshot brings the stored state before back from the database into the cluster.
 func (s *step) recallSnapshot(ctx context.Context, id uuid.UUID) (snapshot.Plan, error) {
 	canonical, err := s.Store.LoadSnapshot(ctx, id)
-	if err != nil {
+	switch {
+	case errors.Is(err, pgstore.ErrUnavailable):
+		return snapshot.Plan{}, s.archiveUnavailable(err)
+	case errors.Is(err, pgstore.ErrIntegrity):
+		return snapshot.Plan{}, fail(dgmv1alpha1.ReasonSnapshotDamaged, "%v", err)
+	case err != nil:
 		return snapshot.Plan{}, err
 	}
 	plan, err := snapshot.Decode(canonical)
@@ -164,6 +178,10 @@ func (s *step) reviewEffect(ctx context.Context, plan snapshot.Plan) {
 			break
 		}
 	}
+	s.setEffective(status, reason, message)
+}
+
+func (s *step) setEffective(status metav1.ConditionStatus, reason, message string) {
 	meta.SetStatusCondition(&s.w.Status.Conditions, metav1.Condition{
 		Type: dgmv1alpha1.ConditionEffective, Status: status, Reason: reason,
 		Message: cutMessage(message), ObservedGeneration: s.w.Generation,

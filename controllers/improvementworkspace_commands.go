@@ -25,7 +25,9 @@ func (s *step) obey(ctx context.Context) (standing lifecycle.Standing, done bool
 	case lifecycle.CommandAbort:
 		return s.abort(request.Reason), true, nil
 	case lifecycle.CommandRollback:
-		standing, err = s.commandRollback(ctx, request.Reason)
+		if standing, err = s.commandRollback(ctx, request.Reason); err != nil {
+			s.w.Status.LastHandled = s.before.Status.LastHandled // it is still to be obeyed
+		}
 		return standing, true, err
 	case lifecycle.CommandRetry:
 		return s.anotherAttempt("a retry was commanded" + because(request.Reason)), true, nil
@@ -63,7 +65,7 @@ func (s *step) commandRollback(ctx context.Context, reason string) (lifecycle.St
 	message := "a rollback was commanded" + because(reason)
 	if s.w.Status.Phase == dgmv1alpha1.PhaseCompleted {
 		if s.w.Status.Snapshot == nil {
-			return s.refuseRollback("nothing was changed, so there is nothing to put back"), nil
+			return s.refuseRollback("this attempt has no snapshot, so there is nothing to put back"), nil
 		}
 		later, err := s.laterOnSamePaths(ctx)
 		if err != nil {
@@ -91,9 +93,9 @@ func (s *step) refuseRollback(why string) lifecycle.Standing {
 // laterOnSamePaths names an improvement that is running on the same objects, or
 // has changed the same paths after this one and still stands (P13).
 func (s *step) laterOnSamePaths(ctx context.Context) (string, error) {
-	own, err := s.loadSnapshot(ctx)
-	if err != nil {
-		return "", err
+	own, damage := s.loadSnapshot(ctx)
+	if damage != nil && !isAnswer(damage) {
+		return "", damage
 	}
 	if blocker, claim := s.claims.Acquire(candidateOf(s.w)); blocker != "" {
 		s.claims.Release(string(s.w.UID))
@@ -108,11 +110,16 @@ func (s *step) laterOnSamePaths(ctx context.Context) (string, error) {
 		if !stands(other) || !s.w.Status.AppliedAt.Before(other.Status.AppliedAt) || candidateOf(s.w).Shared(candidateOf(other)) == "" {
 			continue
 		}
-		theirs, err := s.newStep(other).loadSnapshot(ctx)
-		if err != nil {
-			return "", err
+		theirs, damaged := s.newStep(other).loadSnapshot(ctx)
+		if damaged != nil && !isAnswer(damaged) {
+			return "", damaged
 		}
-		if shared := own.Overlaps(theirs); len(shared) > 0 {
+		shared := own.Overlaps(theirs)
+		if damage != nil || damaged != nil {
+			// Which paths they share cannot be told: no means no (P7).
+			shared = []string{string(candidateOf(s.w).Shared(candidateOf(other)))}
+		}
+		if len(shared) > 0 {
 			s.claims.Release(string(s.w.UID))
 			return fmt.Sprintf("improvement %s changed the same later (%s): roll that back first", other.Name, cutTo(strings.Join(shared, ", "), maxSummary)), nil
 		}

@@ -130,8 +130,13 @@ func (s *step) advance(ctx context.Context) (lifecycle.Standing, error) {
 		if !s.w.DeletionTimestamp.IsZero() {
 			return lifecycle.Standing{Phase: dgmv1alpha1.PhasePending, Reason: dgmv1alpha1.ReasonDeleted, Message: "deleted before it began"}, nil
 		}
-		if standing, err := s.begin(ctx); err != nil || standing.Phase != dgmv1alpha1.PhasePending {
-			return standing, err
+		standing, err := s.begin(ctx)
+		if err != nil {
+			s.w.Status = *s.before.Status.DeepCopy() // half an identity would be taken for a whole one
+			return lifecycle.Standing{}, err
+		}
+		if standing.Phase != dgmv1alpha1.PhasePending {
+			return standing, nil
 		}
 	}
 	if !s.w.DeletionTimestamp.IsZero() {

@@ -109,8 +109,5 @@ func (r *ImprovementWorkspaceReconciler) reconcileGone(ctx context.Context, key 
 
 // reviewEffectGone notes that nothing of the improvement is in force any more.
 func (s *step) reviewEffectGone() {
-	apimeta.SetStatusCondition(&s.w.Status.Conditions, metav1.Condition{
-		Type: dgmv1alpha1.ConditionEffective, Status: metav1.ConditionFalse, Reason: dgmv1alpha1.ReasonRolledBack,
-		Message: "the state before was put back", ObservedGeneration: s.w.Generation,
-	})
+	s.setEffective(metav1.ConditionFalse, dgmv1alpha1.ReasonRolledBack, "the state before was put back")
 }

@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,12 @@ import (
 // reconcilePending looks at each gate, then at whether the change can be made
 // at all, and only then lets the improvement begin.
 func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error) {
-	s.w.Status.MaterialDigest = lifecycle.MaterialDigest(&s.w.Spec)
+	digest := lifecycle.MaterialDigest(&s.w.Spec)
+	if s.w.Status.Snapshot != nil && digest != s.w.Status.MaterialDigest {
+		// A snapshot is stored once under an id; the edit is seen to by another attempt.
+		return lifecycle.Standing{}, fail(dgmv1alpha1.ReasonEdited, "the spec was edited after the state before had been stored; another attempt follows")
+	}
+	s.w.Status.MaterialDigest = digest
 	waiting, err := lifecycle.EvaluateGates(s.w, s.surroundings(ctx))
 	if err != nil {
 		return lifecycle.Standing{}, err
@@ -89,28 +95,40 @@ func (s *step) reconcilePreparing(ctx context.Context) (lifecycle.Standing, erro
 	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseApplying, Reason: dgmv1alpha1.ReasonApplying, Message: "changing " + plan.Summary(maxSummary)}, nil
 }
 
-// prepareSnapshot is the stored plan of this attempt, made and stored if it is not yet.
+// prepareSnapshot is the stored plan of this attempt, made and stored if it is
+// not yet.
 func (s *step) prepareSnapshot(ctx context.Context) (snapshot.Plan, []byte, error) {
-	stored, canonical, err := s.findRevision(ctx)
+	stored, found, err := s.findRevision(ctx)
 	if err != nil {
 		return snapshot.Plan{}, nil, err
 	}
-	if stored != nil {
-		return *stored, canonical, s.checkStillBefore(ctx, *stored)
+	if stored != nil && s.w.Status.Snapshot != nil && snapshot.Digest(found) == s.w.Status.Snapshot.Digest {
+		return *stored, found, s.checkStillBefore(ctx, *stored)
 	}
 	plan, err := s.plan(ctx)
 	if err != nil {
 		return snapshot.Plan{}, nil, err
 	}
-	canonical, err = plan.Encode()
+	canonical, err := plan.Encode()
 	if err != nil {
 		return snapshot.Plan{}, nil, classifyPlan(err, "the plan")
 	}
 	if len(plan.Objects) == 0 {
 		return plan, canonical, nil
 	}
+	if stored != nil && !bytes.Equal(found, canonical) {
+		// Whoever may create a ControllerRevision could have put it there: what it
+		// says is not done in the account's name (P8).
+		return snapshot.Plan{}, nil, fail(dgmv1alpha1.ReasonTargetChanged,
+			"ControllerRevision %s holds another state than the live one: what changes was changed while it was being stored, or somebody else made it; to try again: %s", s.revisionName(), s.retryCommand())
+	}
 	_, err = s.ensureRevision(ctx, canonical)
 	return plan, canonical, err
+}
+
+// retryCommand is what a person types to have another attempt made.
+func (s *step) retryCommand() string {
+	return fmt.Sprintf("kubectl annotate improvement %s --overwrite %s=TOKEN", s.w.Name, dgmv1alpha1.AnnotationRetry)
 }
 
 // checkStillBefore makes sure that what was stored before a crash is still how
@@ -122,7 +140,7 @@ func (s *step) checkStillBefore(ctx context.Context, plan snapshot.Plan) error {
 			return err
 		}
 		if !object.Compare(live).AllBefore() {
-			return fail(dgmv1alpha1.ReasonTargetChanged, "%s changed while its state was being stored; to try again: kubectl annotate improvement %s --overwrite %s=TOKEN", object.Ref, s.w.Name, dgmv1alpha1.AnnotationRetry)
+			return fail(dgmv1alpha1.ReasonTargetChanged, "%s changed while its state was being stored; to try again: %s", object.Ref, s.retryCommand())
 		}
 	}
 	return nil
@@ -134,7 +152,7 @@ func (s *step) classifySave(err error) error {
 	case errors.Is(err, pgstore.ErrUnavailable):
 		return &pause{reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval, message: "the snapshot cannot be stored yet: " + s.databaseReason(err)}
 	case errors.Is(err, pgstore.ErrIntegrity):
-		return fail(dgmv1alpha1.ReasonTargetChanged, "the database holds another snapshot of this attempt: %v; to try again: kubectl annotate improvement %s --overwrite %s=TOKEN", err, s.w.Name, dgmv1alpha1.AnnotationRetry)
+		return fail(dgmv1alpha1.ReasonTargetChanged, "the database holds another snapshot of this attempt: %v; to try again: %s", err, s.retryCommand())
 	case errors.As(err, &refused):
 		return fail(dgmv1alpha1.ReasonRowRefused, "%v", err)
 	default:

@@ -52,31 +52,41 @@ func (s *step) reconcileRollingBack(ctx context.Context) (lifecycle.Standing, er
 }
 
 func (s *step) restoreObject(ctx context.Context, object snapshot.ObjectPlan, done *restoration) error {
-	live, err := s.getLive(ctx, object.Ref)
-	var failed *failure
-	if errors.As(err, &failed) && (failed.reason == dgmv1alpha1.ReasonTargetNotFound || failed.reason == dgmv1alpha1.ReasonTargetGone) {
+	left, err := s.putBack(ctx, object)
+	if err == nil {
+		err = s.returnOwnership(ctx, object)
+	}
+	if isGone(err) {
 		done.gone = append(done.gone, object.Ref.String())
 		return nil
 	}
+	for _, path := range left {
+		done.left = append(done.left, object.Ref.String()+" "+path.Path)
+	}
+	return err
+}
+
+// putBack puts an object's touched paths back and returns those that were left
+// alone, since somebody else had changed them.
+func (s *step) putBack(ctx context.Context, object snapshot.ObjectPlan) ([]snapshot.PathReport, error) {
+	live, err := s.getLive(ctx, object.Ref)
 	if err != nil {
-		return s.rollbackForbidden(err, object, nil)
+		return nil, s.rollbackHindered(err, object, nil)
 	}
 	patch, left, err := object.Inverse(live)
 	if err != nil {
-		return fail(dgmv1alpha1.ReasonRollbackRefused, "%s: %v", object.Ref, err)
+		return nil, fail(dgmv1alpha1.ReasonRollbackRefused, "%s: %v", object.Ref, err)
 	}
-	if patch != nil {
-		if live, err = s.patchLive(ctx, object.Ref, patch, false); err != nil {
-			return s.rollbackForbidden(err, object, patch)
-		}
-		if again, _, err := object.Inverse(live); err != nil || again != nil {
-			return fail(dgmv1alpha1.ReasonRollbackRefused, "%s did not take the state before: something in its admission changes it; put back by hand: %s", object.Ref, cutTo(string(patch), maxPatchShown))
-		}
+	if patch == nil {
+		return left, nil
 	}
-	for _, path := range left {
-		done.left = append(done.left, fmt.Sprintf("%s %s", object.Ref, path))
+	if live, err = s.patchLive(ctx, object.Ref, patch, false); err != nil {
+		return nil, s.rollbackHindered(err, object, patch)
 	}
-	return s.returnOwnership(ctx, object)
+	if again, _, err := object.Inverse(live); err != nil || again != nil {
+		return nil, fail(dgmv1alpha1.ReasonRollbackRefused, "%s did not take the state before: something in its admission changes it; put back by hand: %s", object.Ref, cutTo(string(patch), maxPatchShown))
+	}
+	return left, nil
 }
 
 // returnOwnership takes our field manager's entry away and gives the restored
@@ -84,29 +94,39 @@ func (s *step) restoreObject(ctx context.Context, object snapshot.ObjectPlan, do
 func (s *step) returnOwnership(ctx context.Context, object snapshot.ObjectPlan) error {
 	live, err := s.getLive(ctx, object.Ref)
 	if err != nil {
-		return err
+		return s.rollbackHindered(err, object, nil)
 	}
 	patch, err := object.ReturnOwnership(live, dgmv1alpha1.FieldManager)
 	if err != nil || patch == nil {
 		return err
 	}
 	_, err = s.patchLive(ctx, object.Ref, patch, false)
-	return err
+	return s.rollbackHindered(err, object, nil)
 }
 
 const maxPatchShown = 512
 
-// rollbackForbidden says what a person can do when the account has lost its rights.
-func (s *step) rollbackForbidden(err error, object snapshot.ObjectPlan, patch []byte) error {
-	var waiting *pause
-	if !errors.As(err, &waiting) || waiting.reason != dgmv1alpha1.ReasonForbidden {
-		return err
-	}
-	message := waiting.message
+func isGone(err error) bool {
+	var failed *failure
+	return errors.As(err, &failed) && (failed.reason == dgmv1alpha1.ReasonTargetNotFound || failed.reason == dgmv1alpha1.ReasonTargetGone)
+}
+
+// rollbackHindered says what a person can do when the account has lost its
+// rights, or when the API server refuses the patch that puts things back.
+func (s *step) rollbackHindered(err error, object snapshot.ObjectPlan, patch []byte) error {
+	byHand := ""
 	if patch != nil {
-		message = fmt.Sprintf("grant the right back, or patch %s by hand with %s; %s", object.Ref, cutTo(string(patch), maxPatchShown), message)
+		byHand = fmt.Sprintf("or patch %s by hand with %s; ", object.Ref, cutTo(string(patch), maxPatchShown))
 	}
-	return &pause{reason: dgmv1alpha1.ReasonRollbackForbidden, recheck: waiting.recheck, message: message}
+	var waiting *pause
+	var failed *failure
+	switch {
+	case errors.As(err, &waiting) && waiting.reason == dgmv1alpha1.ReasonForbidden:
+		return &pause{reason: dgmv1alpha1.ReasonRollbackForbidden, recheck: waiting.recheck, message: "grant the right back, " + byHand + waiting.message}
+	case errors.As(err, &failed) && !isGone(err):
+		return fail(dgmv1alpha1.ReasonRollbackRefused, "let the change be put back, %s%s", byHand, failed.message)
+	}
+	return err
 }
 
 func (d restoration) standing(why string) lifecycle.Standing {

@@ -100,9 +100,13 @@ func (s *step) loadSnapshot(ctx context.Context) (snapshot.Plan, error) {
 		return snapshot.Plan{}, fail(dgmv1alpha1.ReasonSnapshotDamaged, "status.improvementId: %v", err)
 	}
 	canonical, err = s.Store.LoadSnapshot(ctx, id)
+	if errors.Is(err, pgstore.ErrIntegrity) {
+		return snapshot.Plan{}, fail(dgmv1alpha1.ReasonSnapshotDamaged,
+			"ControllerRevision %s is missing or was altered, and the database has no good copy either (%v): restore one of them from a backup", s.revisionName(), err)
+	}
 	if err != nil {
 		return snapshot.Plan{}, &pause{reason: dgmv1alpha1.ReasonSnapshotDamaged, recheck: recheckRights, message: fmt.Sprintf(
-			"ControllerRevision %s is missing or was altered, and its copy in the database cannot be read: %s", s.revisionName(), s.databaseReason(err))}
+			"ControllerRevision %s is missing or was altered, and its copy in the database cannot be read yet: %s", s.revisionName(), s.databaseReason(err))}
 	}
 	if snapshot.Digest(canonical) != s.w.Status.Snapshot.Digest {
 		return snapshot.Plan{}, fail(dgmv1alpha1.ReasonSnapshotDamaged, "neither ControllerRevision %s nor the database holds the snapshot with digest %s", s.revisionName(), s.w.Status.Snapshot.Digest)

@@ -82,6 +82,7 @@ const (
 	ReasonTooLarge             = "TooLarge"
 	ReasonNotReversible        = "NotReversible"
 	ReasonAborted              = "Aborted"
+	ReasonEdited               = "Edited"
 	ReasonDeleted              = "Deleted"
 	ReasonNamespaceTerminating = "NamespaceTerminating"
 	ReasonRollbackForbidden    = "RollbackForbidden"

@@ -48,23 +48,24 @@ type Surroundings struct {
 // EvaluateGates decides whether a pending improvement may begin: nil when it
 // may, else the first thing that it waits for.
 func EvaluateGates(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
-	for _, gate := range []func(*dgmv1alpha1.ImprovementWorkspace, Surroundings) (*Wait, error){
-		evaluateSuspend, evaluateDatabase, evaluateAdmission, evaluateFreeze, evaluateOptIn, evaluateOverlap,
-	} {
+	return evaluate(w, in, evaluateSuspend, evaluateDatabase, evaluateAdmission, evaluateFreeze, evaluateOptIn, evaluateOverlap)
+}
+
+// EvaluateHold decides whether an improvement that is prepared may be applied:
+// suspend, freeze and a missing admission policy (P7) keep it.
+func EvaluateHold(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	return evaluate(w, in, evaluateSuspend, evaluateAdmission, evaluateFreeze)
+}
+
+type gate func(*dgmv1alpha1.ImprovementWorkspace, Surroundings) (*Wait, error)
+
+func evaluate(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings, gates ...gate) (*Wait, error) {
+	for _, gate := range gates {
 		if wait, err := gate(w, in); wait != nil || err != nil {
 			return wait, err
 		}
 	}
 	return nil, nil
-}
-
-// EvaluateHold decides whether an improvement that is prepared may be applied:
-// suspend and freeze keep it.
-func EvaluateHold(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
-	if wait, err := evaluateSuspend(w, in); wait != nil || err != nil {
-		return wait, err
-	}
-	return evaluateFreeze(w, in)
 }
 
 func evaluateSuspend(w *dgmv1alpha1.ImprovementWorkspace, _ Surroundings) (*Wait, error) {
