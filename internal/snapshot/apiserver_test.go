@@ -114,6 +114,34 @@ func TestP2_ForeignEditsSurviveTheRestore(t *testing.T) {
 	}
 }
 
+func TestP2_OwnershipOfWhatIsLeftAloneStays(t *testing.T) {
+	c := newClient(t)
+	before := createObject(t, c, deployment, creators["applied"])
+	after := before.DeepCopy()
+	patch := `{spec: {replicas: 4, template: {spec: {containers: [{name: side, image: i}]}}}}`
+	must(t, c.Patch(t.Context(), after, client.RawPatch(types.StrategicMergePatchType, toJSON(t, patch)), client.FieldOwner(ours), client.DryRunAll))
+	plan, err := snapshot.NewObjectPlan("side", before, after, ours)
+	must(t, err)
+	live := forward(t, c, plan, before)
+	edit := `{spec: {template: {spec: {containers: [{name: side, env: [{name: E, value: "5"}]}]}}}}`
+	must(t, c.Patch(t.Context(), live, client.RawPatch(types.StrategicMergePatchType, toJSON(t, edit)), client.FieldOwner("someone")))
+	restore, left, err := plan.Inverse(live)
+	must(t, err)
+	if len(left) != 1 || left[0].Path != "spec.template.spec.containers[name=side]" {
+		t.Fatalf("left alone: %+v", left)
+	}
+	live = returnOwnership(t, c, plan, send(t, c, live, restore))
+	mine := ""
+	for _, line := range strings.Split(owners(live), "\n") {
+		if strings.HasPrefix(line, ours) {
+			mine += line
+		}
+	}
+	if !strings.Contains(mine, `"f:image"`) || strings.Contains(mine, "replicas") {
+		t.Fatalf("we own %s", mine)
+	}
+}
+
 func TestP4_AStalePatchIsRefused(t *testing.T) {
 	c := newClient(t)
 	before := createObject(t, c, configMap, creators["created"])
@@ -154,7 +182,7 @@ func TestP2_OwnershipInAnotherVersionIsReturned(t *testing.T) {
 	before.SetAPIVersion("autoscaling/v2")
 	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(before), before))
 	after := before.DeepCopy()
-	patch := client.RawPatch(types.MergePatchType, toJSON(t, `{spec: {maxReplicas: 9, minReplicas: 2}}`))
+	patch := client.RawPatch(types.MergePatchType, toJSON(t, `{spec: {maxReplicas: 9, minReplicas: 2, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]}}`))
 	must(t, c.Patch(t.Context(), after, patch, client.FieldOwner(ours), client.DryRunAll))
 	plan, err := snapshot.NewObjectPlan("scale", before, after, ours)
 	must(t, err)

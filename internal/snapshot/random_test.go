@@ -16,7 +16,7 @@ import (
 // Random objects follow one schema, told by the name of the field: "keyed" lists have the merge key "name", "set"
 // lists are sets, "list" is atomic and so is the map "whole". Everything else is a map or a scalar.
 var (
-	mapFields = []string{"a", "b", "odd./~", "keyed", "set", "list", "whole", "map"}
+	mapFields = []string{"a", "b", "odd./~1", "keyed", "set", "list", "whole", "map"}
 	itemNames = []string{"x", "y", "z", "8080", "true"}
 	scalars   = []any{
 		int64(0), int64(1), int64(1) << 60, 0.5, true, false, nil, "", "text", "5", "a\x00b", "ü→", "<&>", "two\nlines\n",

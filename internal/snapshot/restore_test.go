@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 )
@@ -59,6 +60,22 @@ func TestP2_RestoreAmongForeignEdits(t *testing.T) {
 		{
 			name:   "a created list that another emptied is another's",
 			before: `{}`, after: `{keyed: [{name: x}]}`, live: `{keyed: []}`, restored: `{keyed: []}`, left: "spec.keyed: changed by another since",
+		},
+		{
+			name:   "a map that another emptied is another's also when its shape is known from another item",
+			before: `{keyed: [{name: x}, {name: "y", map: {a: 1}}]}`, after: `{keyed: [{name: x, map: {a: 1}}, {name: "y", map: {a: 1}}]}`,
+			live: `{keyed: [{name: x, map: {}}, {name: "y", map: {a: 1}}]}`, restored: `{keyed: [{name: x, map: {}}, {name: "y", map: {a: 1}}]}`,
+			left: "spec.keyed[name=x].map: changed by another since",
+		},
+		{
+			name:   "items of a removed list come back around those of another",
+			before: `{keyed: [{name: a}, {name: b}, {name: c}]}`, after: `{}`, live: `{keyed: [{name: b}]}`,
+			restored: `{keyed: [{name: a}, {name: b}, {name: c}]}`,
+		},
+		{
+			name:   "a list with the same key twice on both sides is one value",
+			before: `{keyed: [{name: a, b: 1}, {name: a, b: 2}]}`, after: `{keyed: [{name: a, b: 1}, {name: a, b: 3}]}`,
+			live: `{keyed: [{name: a, b: 1}, {name: a, b: 3}]}`, restored: `{keyed: [{name: a, b: 1}, {name: a, b: 2}]}`,
 		},
 		{
 			name:   "an empty map where the change removed one is another's",
@@ -192,6 +209,19 @@ func TestP4_PatchesCarryTheResourceVersion(t *testing.T) {
 	unversioned.SetResourceVersion("")
 	if _, err := plan.Forward(unversioned); err == nil {
 		t.Error("a patch without precondition was made")
+	}
+}
+
+func TestMergeKeysOfAnotherVersionDoNotCount(t *testing.T) {
+	before, after := thing(t, `{keyed: [{name: x, a: 1}]}`), thing(t, `{keyed: [{name: x, a: 2}]}`)
+	for _, object := range []*unstructured.Unstructured{before, after} {
+		object.SetManagedFields(append(object.GetManagedFields(), metav1.ManagedFieldsEntry{
+			Manager: "old", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "example.org/v0", FieldsType: "FieldsV1",
+			FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:keyed":{"k:{\"id\":1}":{".":{}}}}}`),
+		}))
+	}
+	if got := newPlan(t, before, after).Paths[0].Path.String(); got != "spec.keyed[name=x].a" {
+		t.Errorf("touched path %s", got)
 	}
 }
 
