@@ -26,9 +26,10 @@ func (s *session) commit(ctx context.Context, requests []*request) error {
 
 func (s *session) transaction(ctx context.Context, do func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		seen := s.walPosition.Load()
 		row, err := dbsql.New(tx).LockFence(ctx, s.cluster)
 		state := fenceState{row.Epoch, row.Token, row.Identity, row.InRecovery, row.WalPosition}
-		if err := s.checkFence(state, err); err != nil {
+		if err := s.checkFence(seen, state, err); err != nil {
 			return err
 		}
 		return do(tx)

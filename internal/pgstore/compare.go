@@ -12,8 +12,7 @@ import (
 // should be. It only reads. A request that the database cannot even compare has
 // its err set and is not returned.
 func (s *session) compare(ctx context.Context, requests []*request) ([]*request, error) {
-	row, err := s.queries.CheckFence(ctx, s.cluster)
-	if err := s.checkFence(fenceState(row), err); err != nil {
+	if err := s.readFence(ctx); err != nil {
 		return nil, err
 	}
 	return s.compareBisecting(ctx, requests)

@@ -31,6 +31,8 @@ const (
 type tenure struct {
 	fence  fence
 	server server
+	// lost: the last session saw that the database is not the one it was.
+	lost bool
 }
 
 // Lead migrates, takes the fence and writes, until the context ends, when it
@@ -86,12 +88,15 @@ func (s *Store) leadOnce(ctx context.Context, held **tenure) error {
 	if why == resyncLost {
 		s.digests.clear()
 	}
-	*held = &tenure{fence: sess.fence}
 	s.session.Store(sess)
 	s.config.Log.Info("Database is ready", "epoch", sess.fence.epoch, "reason", why)
 	s.requestResync(why)
 	cause := sess.run(ctx)
-	(*held).server = server{identity: sess.server, walPosition: sess.walPosition.Load()}
+	*held = &tenure{
+		fence:  sess.fence,
+		server: server{identity: sess.server, walPosition: sess.walPosition.Load()},
+		lost:   errors.Is(cause, errServerChanged) || errors.Is(cause, errFenceLost),
+	}
 	s.setUnready(s.failure(cause))
 	s.session.Store(nil)
 	sess.end(s.failure(cause))
@@ -157,7 +162,7 @@ func (s *Store) resumeOrTake(ctx context.Context, pool *pgxpool.Pool, held *tenu
 	row, err := dbsql.New(pool).CheckFence(ctx, s.config.ClusterName)
 	err = held.fence.check(held.server.identity, fenceState(row), err)
 	switch {
-	case err == nil && at.walPosition >= held.server.walPosition:
+	case err == nil && !held.lost && at.walPosition >= held.server.walPosition:
 		return held.fence, resyncBack, nil
 	case err == nil, errors.Is(err, errFenceLost), errors.Is(err, errServerChanged):
 		f, err := s.takeFence(ctx, pool, held.fence.epoch)

@@ -161,7 +161,8 @@ func (m *Migrator) Down(ctx context.Context) (string, error) {
 	return result.Source.Path, nil
 }
 
-// Plan prints the SQL of the pending migrations. It changes nothing.
+// Plan prints the SQL of the pending migrations, which can be reviewed and run
+// by hand instead of Up. It changes nothing.
 func (m *Migrator) Plan(ctx context.Context, w io.Writer) error {
 	applied, err := m.applied(ctx, m.db)
 	if err != nil {
@@ -179,7 +180,7 @@ func (m *Migrator) Plan(ctx context.Context, w io.Writer) error {
 		if _, found := applied[f.Version]; found {
 			continue
 		}
-		if _, err := fmt.Fprintf(w, "-- %s\nBEGIN;\n%s\nCOMMIT;\n\n", f.Name, f.Up); err != nil {
+		if _, err := fmt.Fprintf(w, "-- %s\nBEGIN;\n%s\n%s;\nCOMMIT;\n\n", f.Name, f.Up, f.insertSQL()); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,13 @@ type checksumStore struct {
 const insertMigrationSQL = `INSERT INTO dgm.schema_migrations (version_id, is_applied, name, sha256, min_compatible_binary)
 VALUES ($1, true, $2, $3, $4)`
 
+// insertSQL is what Up records about the migration, for those who run it by hand.
+// Its values are digits, hexadecimal and the names of our own files.
+func (f migrationFile) insertSQL() string {
+	return fmt.Sprintf("INSERT INTO dgm.schema_migrations (version_id, is_applied, name, sha256, min_compatible_binary)\nVALUES (%d, true, '%s', '%s', %d)",
+		f.Version, f.Name, f.SHA256, f.MinCompatibleBinary)
+}
+
 func (s *checksumStore) Insert(ctx context.Context, db database.DBTxConn, req database.InsertRequest) error {
 	for _, f := range s.files {
 		if f.Version == req.Version {

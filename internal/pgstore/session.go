@@ -54,17 +54,28 @@ func (s *Store) newSession(pool *pgxpool.Pool, f fence, at server) *session {
 	return sess
 }
 
-// checkFence judges what was just read of the fence, and notes how far the log is.
-func (s *session) checkFence(state fenceState, err error) error {
+// checkFence judges what was just read of the fence. seen is how far the log was
+// known to be before reading: a shorter one is a server that was restored.
+func (s *session) checkFence(seen int64, state fenceState, err error) error {
 	if err := s.fence.check(s.server, state, err); err != nil {
 		return err
 	}
+	if state.WalPosition < seen {
+		return errServerChanged
+	}
 	for {
-		seen := s.walPosition.Load()
-		if state.WalPosition <= seen || s.walPosition.CompareAndSwap(seen, state.WalPosition) {
+		known := s.walPosition.Load()
+		if state.WalPosition <= known || s.walPosition.CompareAndSwap(known, state.WalPosition) {
 			return nil
 		}
 	}
+}
+
+// readFence reads the fence without locking it.
+func (s *session) readFence(ctx context.Context) error {
+	seen := s.walPosition.Load()
+	row, err := s.queries.CheckFence(ctx, s.cluster)
+	return s.checkFence(seen, fenceState(row), err)
 }
 
 // run serves until the context ends or the session cannot go on, and returns why.
@@ -155,9 +166,8 @@ func (s *session) watchLoop(ctx context.Context) error {
 func (s *session) watch(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
 		timed, cancel := context.WithTimeout(ctx, watchTimeout)
-		row, err := s.queries.CheckFence(timed, s.cluster)
+		err := s.readFence(timed)
 		cancel()
-		err = s.checkFence(fenceState(row), err)
 		if err == nil || attempt == 1 || isVerdict(err) || ctx.Err() != nil {
 			return err
 		}

@@ -95,6 +95,17 @@ func (s *Server) Failover(t TB, b Backup) {
 	}
 }
 
+// Restore ends the server if it runs and starts the backup in its place, as one
+// who puts an old disk back: system identifier and timeline stay the same.
+func (s *Server) Restore(t TB, b Backup) {
+	t.Helper()
+	if s.running() {
+		s.Kill(t)
+	}
+	s.data = b.data
+	s.Start(t)
+}
+
 func (s *Server) promote() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
