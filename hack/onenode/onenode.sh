@@ -23,9 +23,9 @@ DIR=$(cd "$ONENODE_DIR" && pwd)
 T0=${T0:-$(date +%s%N)}; export T0
 . "$here/../say.sh"
 
-# A pid may have been given to another process since: its start time tells.
-start_time() { awk '{print $22}' "/proc/$1/stat" 2>/dev/null || true; }
-running() { local pid started; [ -s "$DIR/pid" ] && read -r pid started <"$DIR/pid" && [ "$(start_time "$pid")" = "$started" ]; }
+# A pid may have been given to another process since: its start time tells. One that only waits to be reaped (Z) has ended.
+start_time() { awk '$3 != "Z" {print $22}' "/proc/$1/stat" 2>/dev/null || true; }
+running() { local pid started; [ -s "$DIR/pid" ] && read -r pid started <"$DIR/pid" && [ -n "$started" ] && [ "$(start_time "$pid")" = "$started" ]; }
 node_pid() { pgrep -P "$(cut -d' ' -f1 "$DIR/pid")"; }
 in_node() { nsenter -t "$(node_pid)" "$@"; }
 
@@ -83,7 +83,7 @@ down() {
   ip link del "$NODE" 2>/dev/null || true
   for ((i = 0; i < 200; i++)); do
     for dir in $(cgroups); do find "${dir%/}/$NODE" -depth -type d -exec rmdir {} + 2>/dev/null || true; done
-    [ ! -e "/proc/$pid" ] && [ -z "$(for dir in $(cgroups); do ls -d "${dir%/}/$NODE" 2>/dev/null; done)" ] && break
+    ! running && [ -z "$(for dir in $(cgroups); do ls -d "${dir%/}/$NODE" 2>/dev/null; done)" ] && break
     sleep .05
   done
   [ "$i" -lt 200 ] || say "cgroups named $NODE are still there: $(for dir in $(cgroups); do cat "${dir%/}/$NODE/cgroup.procs" 2>/dev/null; done | sort -u | tr '\n' ' ')"
