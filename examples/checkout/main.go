@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command checkout is the sample service that improvements are tried on: a product list whose answer time truly depends on
 // its settings, which it reads from the files of a mounted ConfigMap and follows while it runs.
 //

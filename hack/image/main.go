@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command image packs static binaries into a container image without a container engine, and writes it as a docker-archive
 // (what `docker load`, `kind load image-archive` and `ctr images import` read).
 //
