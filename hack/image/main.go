@@ -6,8 +6,8 @@
 //	image -out FILE -tag NAME:TAG [-tag …] BINARY…
 //
 // Each binary stands at the root of the image; the first one is the entrypoint. The image runs as user 65532 and holds
-// nothing else but /etc/passwd and an empty /tmp. The same binaries give the same bytes, so its digest, which is printed,
-// says whether anything changed.
+// nothing else but /etc/passwd and an empty /tmp. The same binaries give the same image: its digest, which is printed, says
+// whether anything changed.
 package main
 
 import (

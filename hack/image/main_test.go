@@ -31,19 +31,10 @@ func pack(t *testing.T, content string) (archive, digest string) {
 	return archive, hash.String()
 }
 
-func TestSameBinarySameBytes(t *testing.T) {
-	first, digest := pack(t, "one")
-	second, again := pack(t, "one")
-	a, err := os.ReadFile(first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if digest != again || string(a) != string(b) {
-		t.Errorf("the same binary gave %s and %s, equal bytes: %v", digest, again, string(a) == string(b))
+func TestSameBinarySameImage(t *testing.T) {
+	_, digest := pack(t, "one")
+	if _, again := pack(t, "one"); again != digest {
+		t.Errorf("the same binary gave %s and %s", digest, again)
 	}
 	if _, other := pack(t, "two"); other == digest {
 		t.Errorf("another binary gave the same digest %s", digest)
