@@ -164,3 +164,12 @@ func (w *world) replaceRevision(object *dgmv1alpha1.ImprovementWorkspace, altere
 	revision.Data.Raw = []byte(content)
 	w.create(revision)
 }
+
+// convert turns one form of an object into another.
+func convert(from, to any) error {
+	text, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, to)
+}
