@@ -20,7 +20,7 @@ import (
 // begin gives an object without status its identity, or that of the attempt
 // in the archive that it goes on with.
 func (s *step) begin(ctx context.Context) (lifecycle.Standing, error) {
-	newest, err := s.Store.NewestAttempt(ctx, s.w.Namespace, s.w.Name)
+	newest, err := s.newestAttempt(ctx)
 	if errors.Is(err, pgstore.ErrUnavailable) {
 		return lifecycle.Standing{}, s.archiveUnavailable(err)
 	}
@@ -29,12 +29,7 @@ func (s *step) begin(ctx context.Context) (lifecycle.Standing, error) {
 	}
 	s.w.Status.MaterialDigest = lifecycle.MaterialDigest(&s.w.Spec)
 	s.w.Status.LastHandled = lifecycle.HandleAll(s.w)
-	beginning, attempt := lifecycle.Begin(s.w.Status.MaterialDigest, archived(newest))
-	if newest != nil && newest.UID != string(s.w.UID) && beginning == lifecycle.BeginAttempt {
-		if err := s.Store.Tombstone(ctx, pgstore.KindImprovementWorkspace, s.w.Namespace, s.w.Name, string(s.w.UID)); err != nil {
-			return lifecycle.Standing{}, err
-		}
-	}
+	beginning, attempt := lifecycle.Begin(string(s.w.UID), s.w.Status.MaterialDigest, archived(newest))
 	switch beginning {
 	case lifecycle.BeginAdopt:
 		return s.adopt(ctx, newest)
@@ -59,6 +54,14 @@ func (s *step) archiveUnavailable(err error) error {
 		reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
 		message: "whether this improvement has been made before is in the archive: " + s.databaseReason(err),
 	}
+}
+
+// newestAttempt is what the archive has of this name, up to date.
+func (s *step) newestAttempt(ctx context.Context) (*pgstore.Attempt, error) {
+	if err := s.Outbox.Drain(ctx, s.Store); err != nil {
+		return nil, err
+	}
+	return s.Store.NewestAttempt(ctx, s.w.Namespace, s.w.Name)
 }
 
 // beginAttempt resets the status for an attempt of the material as it is now.
@@ -128,6 +131,7 @@ func (s *step) adopt(ctx context.Context, newest *pgstore.Attempt) (lifecycle.St
 // undoLost puts back what an attempt may have changed before its status was lost.
 func (s *step) undoLost(ctx context.Context, newest *pgstore.Attempt) (lifecycle.Standing, error) {
 	s.identify(newest.ImprovementID, newest.Attempt, newest.ParentID)
+	s.w.Status.MaterialDigest = newest.MaterialDigest
 	s.w.Status.StartedAt = &metav1.Time{Time: newest.Timestamp.UTC()}
 	// A damaged snapshot stalls the rollback, where a person sees it.
 	if _, err := s.recallSnapshot(ctx, newest.ImprovementID); err != nil && !isFailure(err) {

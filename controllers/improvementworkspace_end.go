@@ -99,7 +99,10 @@ func (s *step) endedAt() time.Time {
 // reconcileGone marks the rows of an object that is no more.
 func (r *ImprovementWorkspaceReconciler) reconcileGone(ctx context.Context, key types.NamespacedName) (ctrl.Result, error) {
 	r.claims.ReleaseName(key)
-	err := r.Store.Tombstone(ctx, pgstore.KindImprovementWorkspace, key.Namespace, key.Name, "")
+	err := r.Outbox.Drain(ctx, r.Store)
+	if err == nil {
+		err = r.Store.Tombstone(ctx, pgstore.KindImprovementWorkspace, key.Namespace, key.Name, "")
+	}
 	if errors.Is(err, pgstore.ErrUnavailable) {
 		// When the database is back, the rows are compared with the objects.
 		return ctrl.Result{RequeueAfter: lifecycle.FallbackInterval}, nil

@@ -32,7 +32,19 @@ func (s *step) reconcileMirror(ctx context.Context) error {
 		return nil
 	}
 	err := s.Store.MirrorImprovement(ctx, s.row(lifecycle.CurrentStanding(s.w)))
+	if err == nil {
+		err = s.buryPredecessor(ctx)
+	}
 	return s.setMirrored(err)
+}
+
+// buryPredecessor marks the rows of an object that bore this name before and
+// went unseen. Those that this one has taken over bear its uid by now.
+func (s *step) buryPredecessor(ctx context.Context) error {
+	if s.w.Status.Attempt == 1 || apimeta.IsStatusConditionTrue(s.before.Status.Conditions, dgmv1alpha1.ConditionDatabaseSynced) {
+		return nil
+	}
+	return s.Store.Tombstone(ctx, pgstore.KindImprovementWorkspace, s.w.Namespace, s.w.Name, string(s.w.UID))
 }
 
 func (s *step) setMirrored(err error) error {

@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/acgs/dgm-operator/internal/pgstore"
 )
@@ -26,6 +28,9 @@ type Outbox struct {
 	Live client.Reader
 	// Namespace is the operator's own.
 	Namespace string
+
+	mu    sync.Mutex
+	empty bool // known to be
 }
 
 const (
@@ -41,6 +46,9 @@ func (o *Outbox) Put(ctx context.Context, row pgstore.Improvement) error {
 	if err != nil {
 		return fmt.Errorf("encode the last state of %s/%s: %w", row.Namespace, row.Name, err)
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.empty = false
 	err = o.Client.Create(ctx, &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: o.Namespace, Name: "outbox-" + row.ImprovementID.String(),
@@ -54,8 +62,28 @@ func (o *Outbox) Put(ctx context.Context, row pgstore.Improvement) error {
 	return nil
 }
 
+// Drain flushes what may be kept. What is written or read of an object that bears
+// the name of one that is gone must come after the last state of that one.
+func (o *Outbox) Drain(ctx context.Context, store *pgstore.Store) error {
+	if err := store.Ready(); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.empty {
+		return nil
+	}
+	return o.flush(ctx, store)
+}
+
 // Flush writes what was kept into the database, and forgets it.
 func (o *Outbox) Flush(ctx context.Context, store *pgstore.Store) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.flush(ctx, store)
+}
+
+func (o *Outbox) flush(ctx context.Context, store *pgstore.Store) error {
 	var kept corev1.ConfigMapList
 	if err := o.Live.List(ctx, &kept, client.InNamespace(o.Namespace), client.HasLabels{labelOutbox}); err != nil {
 		return fmt.Errorf("list what was kept while the database was away: %w", err)
@@ -65,17 +93,21 @@ func (o *Outbox) Flush(ctx context.Context, store *pgstore.Store) error {
 			return err
 		}
 	}
+	o.empty = true
 	return nil
 }
 
 func (o *Outbox) flushOne(ctx context.Context, store *pgstore.Store, kept *corev1.ConfigMap) error {
 	var row pgstore.Improvement
 	if err := json.Unmarshal(kept.BinaryData[outboxRowKey], &row); err != nil {
-		return fmt.Errorf("ConfigMap %s/%s holds no row of an improvement; delete it by hand: %w", kept.Namespace, kept.Name, err)
+		log.FromContext(ctx).Error(err, "A ConfigMap labelled as the last state of an improvement holds none: delete it by hand", "configMap", kept.Name)
+		return nil // it must not hold up the others
 	}
 	err := store.MirrorImprovement(ctx, row)
 	var refused *pgstore.RowError
-	if err != nil && !errors.As(err, &refused) {
+	if errors.As(err, &refused) {
+		log.FromContext(ctx).Error(err, "The last state of a deleted improvement is lost", "namespace", row.Namespace, "name", row.Name, "state", row.ArchiveStatus)
+	} else if err != nil {
 		return err
 	}
 	return client.IgnoreNotFound(o.Client.Delete(ctx, kept))

@@ -100,21 +100,21 @@ type ArchivedAttempt struct {
 	HasSnapshot bool
 }
 
-// Begin decides how an object without status begins, given the newest attempt
-// of its name in the archive (nil: none), and which attempt that is.
+// Begin decides how the object uid without status begins, given the newest
+// attempt of its name in the archive (nil: none), and which attempt that is.
 //
 // Only an outcome of the same material is adopted (a rebuilt cluster, a GitOps
 // re-sync). An attempt that ended because its object was deleted before it
-// came to anything is no outcome.
-func Begin(materialDigest string, newest *ArchivedAttempt) (Beginning, int32) {
+// came to anything is no outcome, and is not gone on with by other material.
+func Begin(uid, materialDigest string, newest *ArchivedAttempt) (Beginning, int32) {
 	switch {
 	case newest == nil:
 		return BeginAttempt, 1
 	case !archiveTerminal(newest.Status) && newest.HasSnapshot:
 		return BeginRollBack, newest.Attempt
-	case !archiveTerminal(newest.Status):
+	case !archiveTerminal(newest.Status) && (newest.UID == uid || newest.MaterialDigest == materialDigest):
 		return BeginResume, newest.Attempt
-	case newest.MaterialDigest == materialDigest && newest.OutcomeReason != OutcomeObjectDeleted:
+	case archiveTerminal(newest.Status) && newest.MaterialDigest == materialDigest && newest.OutcomeReason != OutcomeObjectDeleted:
 		return BeginAdopt, newest.Attempt
 	default:
 		return BeginAttempt, newest.Attempt + 1

@@ -94,12 +94,14 @@ func TestBegin(t *testing.T) {
 		"same material failed":               {&ArchivedAttempt{Attempt: 1, MaterialDigest: "same", Status: ArchiveFailed, OutcomeReason: "InvalidPatch"}, BeginAdopt, 1},
 		"same material, deleted too early":   {&ArchivedAttempt{Attempt: 1, MaterialDigest: "same", Status: ArchiveFailed, OutcomeReason: OutcomeObjectDeleted}, BeginAttempt, 2},
 		"other material":                     {&ArchivedAttempt{Attempt: 3, MaterialDigest: "other", Status: ArchiveCompleted}, BeginAttempt, 4},
-		"pending, nothing stored":            {&ArchivedAttempt{Attempt: 1, MaterialDigest: "other", Status: ArchivePending}, BeginResume, 1},
+		"pending, edited":                    {&ArchivedAttempt{Attempt: 1, UID: "own", MaterialDigest: "other", Status: ArchivePending}, BeginResume, 1},
+		"pending, of an object before":       {&ArchivedAttempt{Attempt: 1, UID: "before", MaterialDigest: "same", Status: ArchivePending}, BeginResume, 1},
+		"pending, of another before":         {&ArchivedAttempt{Attempt: 1, UID: "before", MaterialDigest: "other", Status: ArchivePending}, BeginAttempt, 2},
 		"prepared: may have changed objects": {&ArchivedAttempt{Attempt: 1, MaterialDigest: "same", Status: ArchivePending, HasSnapshot: true}, BeginRollBack, 1},
 		"running":                            {&ArchivedAttempt{Attempt: 5, MaterialDigest: "other", Status: ArchiveRunning, HasSnapshot: true}, BeginRollBack, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
-			beginning, attempt := Begin("same", test.newest)
+			beginning, attempt := Begin("own", "same", test.newest)
 			if beginning != test.want || attempt != test.wantAttempt {
 				t.Errorf("begins with %s of attempt %d, want %s of attempt %d", beginning, attempt, test.want, test.wantAttempt)
 			}
