@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
 )
@@ -19,7 +20,15 @@ func (s *session) compare(ctx context.Context, requests []*request) ([]*request,
 }
 
 func (s *session) compareBisecting(ctx context.Context, requests []*request) ([]*request, error) {
-	changed, err := s.compareAll(ctx, requests)
+	var changed []*request
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		q := dbsql.New(tx)
+		if err := q.LimitWaiting(ctx); err != nil {
+			return err
+		}
+		changed, err = s.compareAll(ctx, q, requests)
+		return err
+	})
 	pgErr := rowErrorOf(err)
 	if pgErr == nil {
 		return changed, err
@@ -37,13 +46,13 @@ func (s *session) compareBisecting(ctx context.Context, requests []*request) ([]
 	return append(first, second...), err
 }
 
-func (s *session) compareAll(ctx context.Context, requests []*request) ([]*request, error) {
+func (s *session) compareAll(ctx context.Context, q *dbsql.Queries, requests []*request) ([]*request, error) {
 	g := groupRequests(requests)
 	compares := []func() ([]*request, error){
-		func() ([]*request, error) { return s.compareImprovements(ctx, g.improvements) },
-		func() ([]*request, error) { return s.comparePolicies(ctx, g.policies) },
-		func() ([]*request, error) { return s.compareDeletedImprovements(ctx, g.deletedImprovements) },
-		func() ([]*request, error) { return s.compareDeletedPolicies(ctx, g.deletedPolicies) },
+		func() ([]*request, error) { return s.compareImprovements(ctx, q, g.improvements) },
+		func() ([]*request, error) { return s.comparePolicies(ctx, q, g.policies) },
+		func() ([]*request, error) { return s.compareDeletedImprovements(ctx, q, g.deletedImprovements) },
+		func() ([]*request, error) { return s.compareDeletedPolicies(ctx, q, g.deletedPolicies) },
 	}
 	var changed []*request
 	for _, compare := range compares {
@@ -56,31 +65,31 @@ func (s *session) compareAll(ctx context.Context, requests []*request) ([]*reque
 	return changed, nil
 }
 
-func (s *session) compareImprovements(ctx context.Context, requests []*request) ([]*request, error) {
+func (s *session) compareImprovements(ctx context.Context, q *dbsql.Queries, requests []*request) ([]*request, error) {
 	if len(requests) == 0 {
 		return nil, nil
 	}
-	archive, err := s.queries.ChangedArchive(ctx, dbsql.ChangedArchiveParams(s.archiveRows(requests)))
+	archive, err := q.ChangedArchive(ctx, dbsql.ChangedArchiveParams(s.archiveRows(requests)))
 	if err != nil {
 		return nil, err
 	}
-	workspaces, err := s.queries.ChangedWorkspaces(ctx, dbsql.ChangedWorkspacesParams(s.workspaceRows(requests)))
+	workspaces, err := q.ChangedWorkspaces(ctx, dbsql.ChangedWorkspacesParams(s.workspaceRows(requests)))
 	if err != nil {
 		return nil, err
 	}
 	return among(requests, append(archive, workspaces...), func(r *request) uuid.UUID { return r.improvement.ImprovementID }), nil
 }
 
-func (s *session) comparePolicies(ctx context.Context, requests []*request) ([]*request, error) {
+func (s *session) comparePolicies(ctx context.Context, q *dbsql.Queries, requests []*request) ([]*request, error) {
 	if len(requests) == 0 {
 		return nil, nil
 	}
 	arms := s.armRows(requests)
-	changed, err := s.queries.ChangedArms(ctx, dbsql.ChangedArmsParams(arms))
+	changed, err := q.ChangedArms(ctx, dbsql.ChangedArmsParams(arms))
 	if err != nil {
 		return nil, err
 	}
-	stray, err := s.queries.StrayArms(ctx, dbsql.StrayArmsParams{
+	stray, err := q.StrayArms(ctx, dbsql.StrayArmsParams{
 		PolicyUids: uids(requests), Cluster: s.cluster,
 		Uids: arms.Uids, AlgorithmTypes: arms.AlgorithmTypes, ContextKeys: arms.ContextKeys, ArmIds: arms.ArmIds,
 	})
@@ -96,12 +105,12 @@ func escapedNameOf(r *request) escapedName {
 	return escapedName{escapeText(r.object.Namespace), escapeText(r.object.Name)}
 }
 
-func (s *session) compareDeletedImprovements(ctx context.Context, requests []*request) ([]*request, error) {
+func (s *session) compareDeletedImprovements(ctx context.Context, q *dbsql.Queries, requests []*request) ([]*request, error) {
 	if len(requests) == 0 {
 		return nil, nil
 	}
 	namespaces, objects, keep := names(requests)
-	rows, err := s.queries.PendingTombstonesImprovements(ctx, dbsql.PendingTombstonesImprovementsParams{
+	rows, err := q.PendingTombstonesImprovements(ctx, dbsql.PendingTombstonesImprovementsParams{
 		Cluster: s.cluster, Namespaces: namespaces, Names: objects, KeepUids: keep,
 	})
 	if err != nil {
@@ -114,12 +123,12 @@ func (s *session) compareDeletedImprovements(ctx context.Context, requests []*re
 	return among(requests, pending, escapedNameOf), nil
 }
 
-func (s *session) compareDeletedPolicies(ctx context.Context, requests []*request) ([]*request, error) {
+func (s *session) compareDeletedPolicies(ctx context.Context, q *dbsql.Queries, requests []*request) ([]*request, error) {
 	if len(requests) == 0 {
 		return nil, nil
 	}
 	namespaces, objects, keep := names(requests)
-	rows, err := s.queries.PendingTombstonesPolicies(ctx, dbsql.PendingTombstonesPoliciesParams{
+	rows, err := q.PendingTombstonesPolicies(ctx, dbsql.PendingTombstonesPoliciesParams{
 		Cluster: s.cluster, Namespaces: namespaces, Names: objects, KeepUids: keep,
 	})
 	if err != nil {

@@ -184,3 +184,5 @@ func newTestDatabase(t testing.TB) string {
 	t.Helper()
 	return pgtest.Shared(t).Database(t)
 }
+
+func int64Text(n int64) string { return fmt.Sprint(n) }

@@ -87,20 +87,10 @@ func (s *session) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// end answers all who wait. Nobody may be running any more.
+// end answers all who wait. Ready must say already that the session is over.
 func (s *session) end(cause error) {
 	s.cause = cause
 	close(s.done)
-	for {
-		select {
-		case r := <-s.queue:
-			r.answer(cause)
-		case l := <-s.lookups:
-			l.done <- cause
-		default:
-			return
-		}
-	}
 }
 
 func (s *session) trouble() error {

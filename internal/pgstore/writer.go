@@ -29,13 +29,6 @@ func (s *session) writeLoop(ctx context.Context) error {
 			return err
 		}
 		if err := s.write(ctx, b.requests); err != nil {
-			failed := s.store.failure(err)
-			for _, r := range b.requests {
-				r.answer(failed)
-			}
-			if next != nil {
-				next.answer(failed)
-			}
 			return err
 		}
 	}
@@ -68,8 +61,8 @@ func (s *session) collect(ctx context.Context, first *request) (b *batch, left *
 	return b, nil, nil
 }
 
-// write commits requests and answers their callers. It returns an error, and
-// answers nobody, when the session cannot go on.
+// write commits requests and answers their callers. It returns an error when the
+// session cannot go on; its end answers them then.
 func (s *session) write(ctx context.Context, requests []*request) error {
 	deadline := time.Now().Add(retryFor)
 	for wait := retryFirst; ; wait = min(2*wait, retrySlowest) {

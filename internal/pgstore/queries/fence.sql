@@ -6,13 +6,17 @@ SELECT cluster_uid, epoch, token, holder FROM dgm.writer_fences WHERE cluster = 
 -- name: LockFence :one
 SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position,
     set_config('synchronous_commit', 'on', true)::text AS synchronous_commit,
-    set_config('lock_timeout', '5s', true)::text AS lock_timeout,
+    set_config('lock_timeout', '2s', true)::text AS lock_timeout,
     set_config('statement_timeout', '30s', true)::text AS statement_timeout
 FROM dgm.writer_fences f, dgm.server_identity() i WHERE f.cluster = @cluster FOR SHARE OF f;
 
 -- name: CheckFence :one
 SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position
 FROM dgm.writer_fences f, dgm.server_identity() i WHERE f.cluster = @cluster;
+
+-- The same limits for a transaction that only reads.
+-- name: LimitWaiting :exec
+SELECT set_config('lock_timeout', '2s', true)::text AS lock_timeout, set_config('statement_timeout', '30s', true)::text AS statement_timeout;
 
 -- name: ServerIdentity :one
 SELECT i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position

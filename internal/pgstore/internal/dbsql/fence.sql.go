@@ -65,10 +65,20 @@ func (q *Queries) HighestEpoch(ctx context.Context, cluster string) (int64, erro
 	return epoch, err
 }
 
+const limitWaiting = `-- name: LimitWaiting :exec
+SELECT set_config('lock_timeout', '2s', true)::text AS lock_timeout, set_config('statement_timeout', '30s', true)::text AS statement_timeout
+`
+
+// The same limits for a transaction that only reads.
+func (q *Queries) LimitWaiting(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, limitWaiting)
+	return err
+}
+
 const lockFence = `-- name: LockFence :one
 SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position,
     set_config('synchronous_commit', 'on', true)::text AS synchronous_commit,
-    set_config('lock_timeout', '5s', true)::text AS lock_timeout,
+    set_config('lock_timeout', '2s', true)::text AS lock_timeout,
     set_config('statement_timeout', '30s', true)::text AS statement_timeout
 FROM dgm.writer_fences f, dgm.server_identity() i WHERE f.cluster = $1 FOR SHARE OF f
 `
