@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -68,6 +69,11 @@ const (
 	failureSchema                    // schema or rights do not fit: wait for a person
 )
 
+// rowClasses are the classes of SQLSTATE that one row's content can cause:
+// cardinality, data, constraints, check options, unsupported, limits (a name too
+// long for an index) and what triggers raise.
+var rowClasses = []string{"21", "22", "23", "44", "0A", "54", "P0"}
+
 func classify(err error) failure {
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) {
@@ -79,7 +85,7 @@ func classify(err error) failure {
 		return failureContention
 	case strings.HasPrefix(code, "53"), strings.HasPrefix(code, "57P0"), strings.HasPrefix(code, "08"), code == "25006":
 		return failureConnection
-	case strings.HasPrefix(code, "21"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "23"):
+	case slices.Contains(rowClasses, code[:min(2, len(code))]):
 		return failureRow
 	case strings.HasPrefix(code, "42"):
 		return failureSchema

@@ -17,7 +17,7 @@ import (
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
-const testTimeout = 60 * time.Second
+const testTimeout = 180 * time.Second
 
 var testKeyset = func() tink.AEAD {
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
