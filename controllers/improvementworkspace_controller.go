@@ -201,6 +201,8 @@ func (s *step) resolve(standing lifecycle.Standing, err error) (lifecycle.Standi
 	switch {
 	case err == nil:
 		return standing, nil
+	case s.w.Status.Phase.IsTerminal():
+		return lifecycle.CurrentStanding(s.w), err // how it ended stays so
 	case errors.As(err, &failed):
 		return s.standingOfFailure(failed), nil
 	case errors.As(err, &waiting):
