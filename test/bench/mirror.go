@@ -48,13 +48,13 @@ func measureMirror(h *harness, o options) ([]result, error) {
 			return nil, err
 		}
 		bare, mirrored = append(bare, b.took), append(mirrored, m.took)
-		ratios, cpuRatios = append(ratios, m.took.Seconds()/b.took.Seconds()), append(cpuRatios, m.cpuOfAll.Seconds()/b.cpuOfAll.Seconds())
+		ratios, cpuRatios = append(ratios, m.took.Seconds()/b.took.Seconds()), append(cpuRatios, m.cpuOfAll.total().Seconds()/b.cpuOfAll.total().Seconds())
 		cpu = append(cpu, m.cpu.Seconds()*1000/float64(o.objects))
 		if b.statusSize != m.statusSize {
 			return nil, fmt.Errorf("the bare client writes a status of %d bytes, the operator one of %d: they do not do the same work", b.statusSize, m.statusSize)
 		}
-		h.progress("mirror, round %d: bare %.1f s, operator %.1f s, ratio %.2f; CPU time of all %.1f s, %.1f s, ratio %.2f; of the operator %.1f s",
-			round+1, b.took.Seconds(), m.took.Seconds(), ratios[round], b.cpuOfAll.Seconds(), m.cpuOfAll.Seconds(), cpuRatios[round], m.cpu.Seconds())
+		h.progress("mirror, round %d: bare %.1f s, operator %.1f s, ratio %.2f; CPU time bare %s, operator %s, ratio %.2f",
+			round+1, b.took.Seconds(), m.took.Seconds(), ratios[round], b.cpuOfAll, m.cpuOfAll, cpuRatios[round])
 	}
 	limit := 1.25
 	return []result{{
@@ -71,7 +71,7 @@ func measureMirror(h *harness, o options) ([]result, error) {
 type roundResult struct {
 	took       time.Duration
 	cpu        time.Duration // of the operator
-	cpuOfAll   time.Duration // of clients, API server, databases and operator
+	cpuOfAll   cpuTimes      // of clients, API server, databases and operator
 	statusSize int           // bytes of an object's status as JSON
 }
 
@@ -79,7 +79,7 @@ type roundResult struct {
 // deletes them.
 func bareRound(h *harness, c client.Client, s sizes) (roundResult, error) {
 	namespace := kubetest.Namespace(h)
-	cpuBefore, began := cpuTimeOfAll(), time.Now()
+	cpuBefore, began := readCPUTimes(), time.Now()
 	err := each(h.ctx, s.clients, s.objects, func(ctx context.Context, i int) error {
 		w := workspace(namespace, i)
 		if err := c.Create(ctx, w); err != nil {
@@ -87,7 +87,7 @@ func bareRound(h *harness, c client.Client, s sizes) (roundResult, error) {
 		}
 		return patchStatus(ctx, c, w)
 	})
-	took, cpu := time.Since(began), cpuTimeOfAll()-cpuBefore
+	took, cpu := time.Since(began), readCPUTimes().since(cpuBefore)
 	if err != nil {
 		return roundResult{}, err
 	}
@@ -100,48 +100,98 @@ func bareRound(h *harness, c client.Client, s sizes) (roundResult, error) {
 func mirroredRound(h *harness, c client.Client, o options) (roundResult, error) {
 	database := h.database()
 	operator := startOperator(h, database, o)
-	operator.WaitReady(h)
-	namespace := kubetest.Namespace(h)
-	cpuBefore, allBefore := cpuTime(operator.Pid()), cpuTimeOfAll()
-	took, err := createAndWait(h, c, o, database, namespace)
-	if err != nil {
-		return roundResult{}, fmt.Errorf("%w; the manager's log ends:\n%s", err, operator.LogTail())
+	if err := waitForFirst(h, c, operator); err != nil {
+		return roundResult{}, err
 	}
-	cpu, all := cpuTime(operator.Pid())-cpuBefore, cpuTimeOfAll()-allBefore
+	namespace := kubetest.Namespace(h)
+	writes, err := writesOf(h.ctx, kubetest.Start(h))
+	if err != nil {
+		return roundResult{}, err
+	}
+	cpuBefore, allBefore := cpuTime(operator.Pid()), readCPUTimes()
+	took, err := createAndWait(h, c, o, operator, database, namespace)
+	if err != nil {
+		return roundResult{}, err
+	}
+	cpu, all := cpuTime(operator.Pid())-cpuBefore, readCPUTimes().since(allBefore)
+	after, err := writesOf(h.ctx, kubetest.Start(h))
+	if err != nil {
+		return roundResult{}, err
+	}
+	_, list := after.since(writes)
+	h.progress("mirror: API writes of everybody: %s", list)
 	size, err := statusSize(h.ctx, c, namespace)
 	operator.Stop(h)
 	return roundResult{took: took, cpu: cpu, cpuOfAll: all, statusSize: size}, errors.Join(err, remove(h.ctx, c, namespace))
 }
 
+// startOperator starts one as it is installed; tests shorten its lease.
 func startOperator(h *harness, database string, o options) *operatortest.Operator {
 	return operatortest.Start(h, operatortest.Options{
-		DatabaseURL: database, ClusterName: clusterName, Args: strings.Fields(o.managerArgs),
+		DatabaseURL: database, ClusterName: clusterName, Args: append([]string{"--lease-duration=15s"}, strings.Fields(o.managerArgs)...),
 	})
+}
+
+// waitForFirst waits until a first object is mirrored: an operator says that it
+// is ready before it leads.
+func waitForFirst(h *harness, c client.Client, operator *operatortest.Operator) error {
+	operator.WaitReady(h)
+	ctx, cancel := whileRunning(h.ctx, operator)
+	defer cancel(nil)
+	namespace := kubetest.Namespace(h)
+	if err := c.Create(ctx, workspace(namespace, 0)); err != nil {
+		return err
+	}
+	if _, err := waitForSynced(ctx, c, namespace, 1); err != nil {
+		return fmt.Errorf("%w; the operator's log ends:\n%s", err, operator.LogTail())
+	}
+	return remove(ctx, c, namespace)
 }
 
 // createAndWait returns the time from the first create until the last object
 // says that the database holds it, having checked that it does.
-func createAndWait(h *harness, c client.Client, o options, database, namespace string) (time.Duration, error) {
+func createAndWait(h *harness, c client.Client, o options, operator *operatortest.Operator, database, namespace string) (time.Duration, error) {
+	ctx, cancel := whileRunning(h.ctx, operator)
+	defer cancel(nil)
 	clock := newRevisionClock(c, namespace)
-	sampling, stop := context.WithCancel(h.ctx)
-	defer stop()
 	var sampler sync.WaitGroup
-	sampler.Go(func() { clock.run(sampling) })
+	sampler.Go(func() { clock.run(ctx) })
 	began := time.Now()
-	if err := each(h.ctx, o.clients, o.objects, func(ctx context.Context, i int) error { return c.Create(ctx, workspace(namespace, i)) }); err != nil {
-		return 0, err
+	ended, err := func() (time.Time, error) {
+		if err := each(ctx, o.clients, o.objects, func(ctx context.Context, i int) error { return c.Create(ctx, workspace(namespace, i)) }); err != nil {
+			return time.Time{}, err
+		}
+		if err := waitForRows(ctx, database, namespace, o.objects); err != nil {
+			return time.Time{}, err
+		}
+		last, err := waitForSynced(ctx, c, namespace, o.objects)
+		if err != nil {
+			return time.Time{}, err
+		}
+		return clock.waitFor(ctx, last)
+	}()
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
 	}
-	if err := waitForRows(h.ctx, database, namespace, o.objects); err != nil {
-		return 0, err
-	}
-	last, err := waitForSynced(h.ctx, c, namespace, o.objects)
-	if err != nil {
-		return 0, err
-	}
-	ended, err := clock.waitFor(h.ctx, last)
-	stop()
+	cancel(nil)
 	sampler.Wait()
-	return ended.Sub(began), err
+	if err != nil {
+		return 0, fmt.Errorf("%w; the operator's log ends:\n%s", err, operator.LogTail())
+	}
+	return ended.Sub(began), nil
+}
+
+// whileRunning returns a context that ends when the operator does.
+func whileRunning(ctx context.Context, operator *operatortest.Operator) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-operator.Exited():
+			cancel(errors.New("the operator has ended"))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 const liveRows = `SELECT count(*) FROM dgm.improvement_workspaces w JOIN dgm.dgm_archive a USING (improvement_id)

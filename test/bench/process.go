@@ -5,7 +5,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,9 +18,10 @@ const clockTick = 10 * time.Millisecond
 
 // process is what /proc/PID/stat says of one.
 type process struct {
+	name   string
 	parent int
-	// own is its CPU time, all that of it and of its children that have ended.
-	own, all time.Duration
+	// used is the CPU time of it and of its children that have ended.
+	used time.Duration
 }
 
 func readProcess(pid int) (process, error) {
@@ -27,34 +30,30 @@ func readProcess(pid int) (process, error) {
 		return process{}, err
 	}
 	// The second field is a name in parentheses, which may hold blanks.
-	fields := strings.Fields(string(content[bytes.LastIndexByte(content, ')')+1:]))
-	numbers := map[int]int64{1: 0, 11: 0, 12: 0, 13: 0, 14: 0} // ppid, utime, stime, cutime, cstime
-	for i := range numbers {
+	open, end := bytes.IndexByte(content, '('), bytes.LastIndexByte(content, ')')
+	fields := strings.Fields(string(content[end+1:]))
+	const parent, utime, cstime = 1, 11, 14
+	numbers := make([]int64, cstime+1)
+	for i := parent; i <= cstime; i++ {
 		if numbers[i], err = strconv.ParseInt(fields[i], 10, 64); err != nil {
 			return process{}, fmt.Errorf("read /proc/%d/stat: %w", pid, err)
 		}
 	}
-	own := time.Duration(numbers[11]+numbers[12]) * clockTick
-	return process{parent: int(numbers[1]), own: own, all: own + time.Duration(numbers[13]+numbers[14])*clockTick}, nil
+	p := process{name: string(content[open+1 : end]), parent: int(numbers[parent])}
+	for _, ticks := range numbers[utime:] { // utime, stime, cutime, cstime
+		p.used += time.Duration(ticks) * clockTick
+	}
+	return p, nil
 }
 
-// cpuTime is how long a process has computed; 0 when it is gone.
-func cpuTime(pid int) time.Duration {
-	p, err := readProcess(pid)
-	if err != nil {
-		return 0
-	}
-	return p.own
-}
+// cpuTimes is how long this program and those that it started have computed, by
+// the beginning of their names. Unlike the time on the wall, it hardly depends
+// on what else the machine does.
+type cpuTimes map[string]time.Duration
 
-// cpuTimeOfAll is how long this program and all that it started have computed.
-// Unlike times, it hardly depends on what else the machine does.
-func cpuTimeOfAll() time.Duration {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0
-	}
+func readCPUTimes() cpuTimes {
 	processes := map[int]process{}
+	entries, _ := os.ReadDir("/proc") // without /proc there are no numbers
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
@@ -64,16 +63,51 @@ func cpuTimeOfAll() time.Duration {
 			processes[pid] = p
 		}
 	}
-	var sum time.Duration
+	times := cpuTimes{}
 	for pid, p := range processes {
 		for ancestor := pid; ancestor > 1; ancestor = processes[ancestor].parent {
 			if ancestor == os.Getpid() {
-				sum += p.all
+				name, _, _ := strings.Cut(p.name, "-"+strconv.Itoa(os.Getpid())) // the manager's has it
+				times[name] += p.used
 				break
 			}
 		}
 	}
+	return times
+}
+
+func (t cpuTimes) since(earlier cpuTimes) cpuTimes {
+	more := cpuTimes{}
+	for name, used := range t {
+		more[name] = used - earlier[name]
+	}
+	return more
+}
+
+func (t cpuTimes) total() (sum time.Duration) {
+	for _, used := range t {
+		sum += used
+	}
 	return sum
+}
+
+func (t cpuTimes) String() string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(t)) {
+		if t[name] >= 100*time.Millisecond {
+			parts = append(parts, fmt.Sprintf("%s %.1f", name, t[name].Seconds()))
+		}
+	}
+	return fmt.Sprintf("%.1f s (%s)", t.total().Seconds(), strings.Join(parts, ", "))
+}
+
+// cpuTime is how long a process has computed.
+func cpuTime(pid int) time.Duration {
+	p, err := readProcess(pid)
+	if err != nil {
+		return 0 // it is gone
+	}
+	return p.used
 }
 
 // memory reads VmHWM (the most ever resident) and VmRSS of a process, in MiB.

@@ -30,9 +30,11 @@ func measureRestart(h *harness, o options) ([]result, error) {
 	}
 	database, namespace := h.database(), kubetest.Namespace(h)
 	operator := startOperator(h, database, o)
-	operator.WaitReady(h)
+	if err := waitForFirst(h, c, operator); err != nil {
+		return nil, err
+	}
 	o.objects = o.unchanged
-	if _, err := createAndWait(h, c, o, database, namespace); err != nil {
+	if _, err := createAndWait(h, c, o, operator, database, namespace); err != nil {
 		return nil, err
 	}
 	peakBusy, _, err := memory(operator.Pid())
