@@ -15,7 +15,7 @@ import (
 // announce sends an event for what has changed, once, after it is in status.
 func (s *step) announce() {
 	was, is := lifecycle.CurrentStanding(s.before), lifecycle.CurrentStanding(s.w)
-	if is.Phase != was.Phase || is.Reason != was.Reason {
+	if (is.Phase != was.Phase || is.Reason != was.Reason) && !s.createdSuspended() {
 		kind := corev1.EventTypeNormal
 		if is.Phase == dgmv1alpha1.PhaseFailed || is.Stalled {
 			kind = corev1.EventTypeWarning
@@ -26,6 +26,12 @@ func (s *step) announce() {
 	if refused != nil && s.before.Status.LastHandled.Rollback != s.w.Status.LastHandled.Rollback {
 		s.Recorder.Eventf(s.w, nil, corev1.EventTypeWarning, dgmv1alpha1.ReasonRollbackRefused, "Rollback", "%s", refused.Message)
 	}
+}
+
+// createdSuspended reports that it begins by waiting, as its author wants: that
+// is no news, and an event for each of thousands would cost as much as the status.
+func (s *step) createdSuspended() bool {
+	return s.before.Status.Phase == "" && lifecycle.CurrentStanding(s.w).Reason == dgmv1alpha1.ReasonSuspended
 }
 
 func (s *step) recheckWithin(d time.Duration) {
