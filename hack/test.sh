@@ -14,6 +14,7 @@ for module in . hack/image; do
 done
 
 DGM_LOCAL=$(mktemp -d)
+chmod 711 "$DGM_LOCAL"   # PostgreSQL runs as another user
 export DGM_LOCAL
 clean_up() { hack/stack.sh down && rm -rf "$DGM_LOCAL"; }
 trap clean_up EXIT

@@ -10,12 +10,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
@@ -118,6 +122,44 @@ func TestP10_StartsWithoutDatabase(t *testing.T) {
 	}
 	startDatabase(t)
 	scaleOperator(t, 1)
+}
+
+func TestP4_AnotherReplicaTakesOverWithAHigherEpoch(t *testing.T) {
+	scaleOperator(t, 2)
+	t.Cleanup(func() { scaleOperator(t, 1) })
+	first, second := cacheImprovement(newShop(t), "cache", "60"), cacheImprovement(newShop(t), "cache", "60")
+	create(t, first)
+	expectPhase(t, first, dgmv1alpha1.PhaseCompleted)
+	epoch := epochOf(t, first)
+
+	lease := &coordinationv1.Lease{}
+	if err := stack.client.Get(t.Context(), client.ObjectKey{Namespace: systemNS, Name: operatorName}, lease); err != nil {
+		t.Fatal(err)
+	}
+	leader, _, _ := strings.Cut(*lease.Spec.HolderIdentity, "_")
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: systemNS, Name: leader}}
+	if err := stack.client.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+	create(t, second)
+	expectPhase(t, second, dgmv1alpha1.PhaseCompleted)
+	expectRows(t, second, "completed", "completed", "false")
+	if next := epochOf(t, second); next <= epoch {
+		t.Errorf("the next leader writes with epoch %d; want more than %d", next, epoch)
+	}
+}
+
+func epochOf(t *testing.T, w *dgmv1alpha1.ImprovementWorkspace) int {
+	t.Helper()
+	got, err := row(t.Context(), `SELECT writer_epoch FROM dgm.improvement_workspaces WHERE improvement_id = $1`, w.Status.ImprovementID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch, err := strconv.Atoi(got[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return epoch
 }
 
 // killOperator ends the operator's process as kill -9 does; the Deployment makes another.
