@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/internal/pgstore"
 )
 
 // obey carries out a command that was not handled yet, and notices an edit of
@@ -30,12 +32,30 @@ func (s *step) obey(ctx context.Context) (standing lifecycle.Standing, done bool
 		}
 		return standing, true, err
 	case lifecycle.CommandRetry:
-		return s.anotherAttempt("a retry was commanded" + because(request.Reason)), true, nil
+		standing, err = s.retry(ctx, "a retry was commanded"+because(request.Reason))
+		return standing, true, err
 	}
-	if s.w.Status.Phase.IsTerminal() && s.w.Status.MaterialDigest != lifecycle.MaterialDigest(&s.w.Spec) {
-		return s.anotherAttempt("the spec was edited"), true, nil
+	if editedAfterEnd(s.w) {
+		standing, err = s.retry(ctx, "the spec was edited")
+		return standing, true, err
 	}
 	return lifecycle.Standing{}, false, nil
+}
+
+// retry begins another attempt once the database has the end of this one: an
+// outcome is never passed over (P3).
+func (s *step) retry(ctx context.Context, why string) (lifecycle.Standing, error) {
+	err := s.Store.MirrorImprovement(ctx, s.row(lifecycle.CurrentStanding(s.w)))
+	var refused *pgstore.RowError
+	if err != nil && !errors.As(err, &refused) {
+		s.w.Status.LastHandled = s.before.Status.LastHandled // it is still to be obeyed
+		if errors.Is(err, pgstore.ErrUnavailable) {
+			s.recheck = lifecycle.RecheckInterval
+			return lifecycle.CurrentStanding(s.w), nil
+		}
+		return lifecycle.Standing{}, err
+	}
+	return s.anotherAttempt(why), nil
 }
 
 // anotherAttempt begins anew; the attempt before is its parent.

@@ -99,8 +99,8 @@ type archiveMetadata struct {
 	Phase              dgmv1alpha1.Phase `json:"phase"`
 	Reason             string            `json:"reason"`
 	Message            string            `json:"message"`
-	Mode               dgmv1alpha1.Mode  `json:"mode"`
-	ServiceAccountName string            `json:"serviceAccountName"`
+	Mode               dgmv1alpha1.Mode  `json:"mode,omitempty"`
+	ServiceAccountName string            `json:"serviceAccountName,omitempty"`
 	RollbackReason     string            `json:"rollbackReason,omitempty"`
 }
 
@@ -112,31 +112,34 @@ type rollbackData struct {
 }
 
 // row is the improvement as the database holds it. It follows from the object
-// alone, so that an unchanged object gives an unchanged row.
+// alone, so that an unchanged object gives an unchanged row. Of an attempt that
+// has ended, and whose spec is edited for the next one already, what was to
+// change is left as the database has it.
 func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
 	w := s.w
 	wasCompleted := w.Status.AppliedAt != nil
 	archive, workspace := lifecycle.RowStatus(w.Status.Phase, wasCompleted)
 	row := pgstore.Improvement{
-		Object:           pgstore.Object{Namespace: w.Namespace, Name: w.Name, UID: string(w.UID), Generation: w.Generation},
-		ImprovementID:    parseID(w.Status.ImprovementID).UUID,
-		ParentID:         parseID(w.Status.ParentImprovementID),
-		Attempt:          w.Status.Attempt,
-		MaterialDigest:   w.Status.MaterialDigest,
-		ArchiveStatus:    archive,
-		WorkspaceStatus:  workspace,
-		Description:      w.Spec.Description,
-		AlgorithmChanges: mustJSON(w.Spec.Changes),
-		Metadata: mustJSON(archiveMetadata{
-			Phase: standing.Phase, Reason: standing.Reason, Message: standing.Message, Mode: w.Spec.Mode,
-			ServiceAccountName: w.Spec.ServiceAccountName, RollbackReason: w.Status.RollbackReason,
-		}),
+		Object:          pgstore.Object{Namespace: w.Namespace, Name: w.Name, UID: string(w.UID), Generation: w.Generation},
+		ImprovementID:   parseID(w.Status.ImprovementID).UUID,
+		ParentID:        parseID(w.Status.ParentImprovementID),
+		Attempt:         w.Status.Attempt,
+		MaterialDigest:  w.Status.MaterialDigest,
+		ArchiveStatus:   archive,
+		WorkspaceStatus: workspace,
 		CreatedBy:       createdBy(w),
-		TargetService:   w.Spec.Target.Service,
-		ImprovementType: string(w.Spec.Type),
 		Priority:        string(w.Spec.Priority),
-		Configuration:   mustJSON(w.Spec),
 	}
+	metadata := archiveMetadata{
+		Phase: standing.Phase, Reason: standing.Reason, Message: standing.Message, RollbackReason: w.Status.RollbackReason,
+	}
+	if !editedAfterEnd(w) {
+		metadata.Mode, metadata.ServiceAccountName = w.Spec.Mode, w.Spec.ServiceAccountName
+		row.Description, row.AlgorithmChanges = w.Spec.Description, mustJSON(w.Spec.Changes)
+		row.TargetService, row.ImprovementType = w.Spec.Target.Service, string(w.Spec.Type)
+		row.Configuration = mustJSON(w.Spec)
+	}
+	row.Metadata = mustJSON(metadata)
 	if w.Status.StartedAt != nil {
 		row.Timestamp = w.Status.StartedAt.UTC()
 	}
@@ -151,6 +154,11 @@ func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
 		row.RollbackData = mustJSON(rollbackData{Snapshot: w.Status.Snapshot, Diff: w.Status.Diff})
 	}
 	return row
+}
+
+// editedAfterEnd reports whether the spec is that of the next attempt.
+func editedAfterEnd(w *dgmv1alpha1.ImprovementWorkspace) bool {
+	return w.Status.Phase.IsTerminal() && w.Status.MaterialDigest != lifecycle.MaterialDigest(&w.Spec)
 }
 
 func createdBy(w *dgmv1alpha1.ImprovementWorkspace) string {

@@ -56,7 +56,8 @@ type Object struct {
 
 // Improvement is one attempt of an ImprovementWorkspace: a row of dgm_archive
 // and one of improvement_workspaces. An empty string or document and a nil time
-// become null; TestResults, ValidationResults, EnvironmentSnapshot and
+// become null; Description, AlgorithmChanges, TargetService, ImprovementType,
+// Configuration, TestResults, ValidationResults, EnvironmentSnapshot and
 // RollbackPlan keep what is stored instead. Documents are JSON.
 type Improvement struct {
 	Object

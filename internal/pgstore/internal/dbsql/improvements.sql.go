@@ -38,8 +38,9 @@ WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid O
         t.performance_before, t.performance_after, t.constitutional_compliance_score, t.constitutional_compliance_score_exact,
         t.compliance_details, t.status, t.outcome_reason, t.rollback_data, t.metadata, t.created_by, t.cluster, t.namespace,
         t.name, t.generation, t.constitutional_hash)
-      IS DISTINCT FROM ROW(NULLIF(r.parent_improvement_id, '')::uuid, r.attempt, NULLIF(r.material_digest, ''), r."timestamp", r.description,
-        NULLIF(r.algorithm_changes, '')::jsonb, NULLIF(r.performance_before, '')::jsonb, NULLIF(r.performance_after, '')::jsonb,
+      IS DISTINCT FROM ROW(NULLIF(r.parent_improvement_id, '')::uuid, r.attempt, NULLIF(r.material_digest, ''), r."timestamp",
+        COALESCE(NULLIF(r.description, ''), t.description),
+        COALESCE(NULLIF(r.algorithm_changes, '')::jsonb, t.algorithm_changes), NULLIF(r.performance_before, '')::jsonb, NULLIF(r.performance_after, '')::jsonb,
         trunc(NULLIF(r.constitutional_compliance_score, '')::numeric, 2), NULLIF(r.constitutional_compliance_score, '')::numeric,
         NULLIF(r.compliance_details, '')::jsonb, r.status, NULLIF(r.outcome_reason, ''), NULLIF(r.rollback_data, '')::jsonb,
         NULLIF(r.metadata, '')::jsonb, NULLIF(r.created_by, ''), r.cluster, r.namespace, r.name, r.generation,
@@ -148,8 +149,8 @@ WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid O
         t.test_results, t.validation_results, t.environment_snapshot, t.dependencies, t.rollback_plan, t.safety_checks,
         t.risk_assessment, t.compliance_validated, t.created_by, t.assigned_to, t.completed_at, t.cluster, t.namespace, t.name,
         t.generation, t.constitutional_hash)
-      IS DISTINCT FROM ROW(NULLIF(r.description, ''), r.status, NULLIF(r.target_service, ''), NULLIF(r.improvement_type, ''),
-        NULLIF(r.priority, ''), NULLIF(r.source_code, '')::jsonb, NULLIF(r.configuration, '')::jsonb,
+      IS DISTINCT FROM ROW(COALESCE(NULLIF(r.description, ''), t.description), r.status, COALESCE(NULLIF(r.target_service, ''), t.target_service), COALESCE(NULLIF(r.improvement_type, ''), t.improvement_type),
+        NULLIF(r.priority, ''), NULLIF(r.source_code, '')::jsonb, COALESCE(NULLIF(r.configuration, '')::jsonb, t.configuration),
         COALESCE(NULLIF(r.test_results, '')::jsonb, t.test_results), COALESCE(NULLIF(r.validation_results, '')::jsonb, t.validation_results), COALESCE(NULLIF(r.environment_snapshot, '')::jsonb, t.environment_snapshot),
         NULLIF(r.dependencies, '')::jsonb, COALESCE(NULLIF(r.rollback_plan, '')::jsonb, t.rollback_plan), NULLIF(r.safety_checks, '')::jsonb,
         NULLIF(r.risk_assessment, '')::jsonb, r.compliance_validated, NULLIF(r.created_by, ''), NULLIF(r.assigned_to, ''),
@@ -330,8 +331,8 @@ FROM (
 ) r
 ON CONFLICT (improvement_id) DO UPDATE SET
     parent_improvement_id = excluded.parent_improvement_id, attempt = excluded.attempt,
-    material_digest = excluded.material_digest, "timestamp" = excluded."timestamp", description = excluded.description,
-    algorithm_changes = excluded.algorithm_changes, performance_before = excluded.performance_before,
+    material_digest = excluded.material_digest, "timestamp" = excluded."timestamp", description = COALESCE(NULLIF(excluded.description, ''), t.description),
+    algorithm_changes = COALESCE(excluded.algorithm_changes, t.algorithm_changes), performance_before = excluded.performance_before,
     performance_after = excluded.performance_after,
     constitutional_compliance_score = excluded.constitutional_compliance_score,
     constitutional_compliance_score_exact = excluded.constitutional_compliance_score_exact,
@@ -443,9 +444,9 @@ FROM (
         unnest($28::text[]) AS constitutional_hash
 ) r
 ON CONFLICT (improvement_id) DO UPDATE SET
-    description = excluded.description, status = excluded.status, target_service = excluded.target_service,
-    improvement_type = excluded.improvement_type, priority = excluded.priority, source_code = excluded.source_code,
-    configuration = excluded.configuration, test_results = COALESCE(excluded.test_results, t.test_results),
+    description = COALESCE(excluded.description, t.description), status = excluded.status, target_service = COALESCE(excluded.target_service, t.target_service),
+    improvement_type = COALESCE(excluded.improvement_type, t.improvement_type), priority = excluded.priority, source_code = excluded.source_code,
+    configuration = COALESCE(excluded.configuration, t.configuration), test_results = COALESCE(excluded.test_results, t.test_results),
     validation_results = COALESCE(excluded.validation_results, t.validation_results), environment_snapshot = COALESCE(excluded.environment_snapshot, t.environment_snapshot),
     dependencies = excluded.dependencies, rollback_plan = COALESCE(excluded.rollback_plan, t.rollback_plan), safety_checks = excluded.safety_checks,
     risk_assessment = excluded.risk_assessment, compliance_validated = excluded.compliance_validated,
@@ -487,8 +488,9 @@ type UpsertWorkspacesParams struct {
 	ConstitutionalHashes    []string
 }
 
-// Rows of a newer leader are left as they are. What was recorded once (results, the
-// environment, the rollback plan) stays when a later write does not bring it again.
+// Rows of a newer leader are left as they are. What was recorded once (what is to
+// change, results, the environment, the rollback plan) stays when a later write does
+// not bring it again.
 func (q *Queries) UpsertWorkspaces(ctx context.Context, arg UpsertWorkspacesParams) (int64, error) {
 	result, err := q.db.Exec(ctx, upsertWorkspaces,
 		arg.Cluster,
