@@ -57,6 +57,8 @@ type requestOf struct {
 	account string
 	// namespace of the object and the account.
 	namespace string
+	// notOptedIn is what to say when the operator may not act as the account.
+	notOptedIn string
 }
 
 // classify turns an answer of the API server to a request that was made as a
@@ -93,6 +95,9 @@ func isMissingRight(err error) bool {
 }
 
 func missingRight(err error, request requestOf) string {
+	if strings.Contains(err.Error(), " cannot impersonate") {
+		return request.notOptedIn
+	}
 	return fmt.Sprintf("ServiceAccount %s may not %s %s: grant it by a Role in namespace %s with the verbs get and patch on that object; the API server says: %v",
 		request.account, request.verb, request.object, request.namespace, err)
 }

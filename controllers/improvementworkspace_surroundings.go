@@ -86,7 +86,10 @@ func (s *step) patchLive(ctx context.Context, ref snapshot.ObjectRef, patch []by
 }
 
 func (s *step) request(verb, object string) requestOf {
-	return requestOf{verb: verb, object: object, account: s.w.Spec.ServiceAccountName, namespace: s.w.Namespace}
+	return requestOf{
+		verb: verb, object: object, account: s.w.Spec.ServiceAccountName, namespace: s.w.Namespace,
+		notOptedIn: lifecycle.NotOptedIn(s.w, s.TenantRole, s.Operator),
+	}
 }
 
 func refOf(ref dgmv1alpha1.ObjectReference) tenant.Ref {

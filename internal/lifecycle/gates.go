@@ -115,12 +115,18 @@ func evaluateOptIn(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait,
 		return nil, err
 	}
 	return &Wait{
-		Reason: dgmv1alpha1.ReasonNamespaceNotOptedIn,
-		Message: fmt.Sprintf("namespace %s has not opted in: the operator may not act as ServiceAccount %s there; to opt in: "+
-			"kubectl create rolebinding dgm-tenant --namespace=%s --clusterrole=%s --serviceaccount=%s",
-			w.Namespace, w.Spec.ServiceAccountName, w.Namespace, in.TenantRole, in.Operator),
+		Reason:  dgmv1alpha1.ReasonNamespaceNotOptedIn,
+		Message: NotOptedIn(w, in.TenantRole, in.Operator),
 		Recheck: RecheckInterval,
 	}, nil
+}
+
+// NotOptedIn says that the operator may not act in the improvement's namespace,
+// and how to let it.
+func NotOptedIn(w *dgmv1alpha1.ImprovementWorkspace, tenantRole, operator string) string {
+	return fmt.Sprintf("namespace %s has not opted in: the operator may not act as ServiceAccount %s there; to opt in: "+
+		"kubectl create rolebinding dgm-tenant --namespace=%s --clusterrole=%s --serviceaccount=%s",
+		w.Namespace, w.Spec.ServiceAccountName, w.Namespace, tenantRole, operator)
 }
 
 func evaluateOverlap(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
