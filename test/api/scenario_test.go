@@ -173,3 +173,5 @@ func convert(from, to any) error {
 	}
 	return json.Unmarshal(text, to)
 }
+
+func contains(text, part string) bool { return strings.Contains(text, part) }
