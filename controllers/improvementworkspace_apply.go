@@ -24,6 +24,9 @@ func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error
 	if err != nil {
 		return lifecycle.Standing{}, err
 	}
+	if err := s.awaitDatabase(ctx, plan); err != nil {
+		return lifecycle.Standing{}, err
+	}
 	for _, object := range plan.Objects {
 		if err := s.applyObject(ctx, object); err != nil {
 			return lifecycle.Standing{}, err
@@ -41,6 +44,28 @@ func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error
 		Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonCompleted,
 		Message: "changed " + plan.Summary(maxSummary),
 	}, nil
+}
+
+// awaitDatabase holds a change that has not begun while the database is away
+// (P10). One that has begun is finished: its snapshot is stored.
+func (s *step) awaitDatabase(ctx context.Context, plan snapshot.Plan) error {
+	away := s.Store.Ready()
+	if away == nil {
+		return nil
+	}
+	for _, object := range plan.Objects {
+		live, err := s.getLive(ctx, object.Ref)
+		if err != nil {
+			return gone(err)
+		}
+		if !object.Compare(live).AllBefore() {
+			return nil
+		}
+	}
+	return &pause{
+		reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
+		message: "the change begins when the database is back: " + s.databaseReason(away),
+	}
 }
 
 func (s *step) applyObject(ctx context.Context, object snapshot.ObjectPlan) error {

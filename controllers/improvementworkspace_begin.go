@@ -159,7 +159,7 @@ func (s *step) recallSnapshot(ctx context.Context, id uuid.UUID) (snapshot.Plan,
 	if err != nil {
 		return snapshot.Plan{}, fail(dgmv1alpha1.ReasonSnapshotDamaged, "the snapshot of %s in the database: %v", id, err)
 	}
-	if _, err := s.ensureRevision(ctx, canonical); err != nil {
+	if err := s.ensureRevision(ctx, canonical); err != nil {
 		return snapshot.Plan{}, err
 	}
 	s.describePlan(plan, canonical)

@@ -34,6 +34,7 @@ func (s *step) obey(ctx context.Context) (standing lifecycle.Standing, done bool
 	case lifecycle.CommandRetry:
 		standing, err = s.retry(ctx, "a retry was commanded"+because(request.Reason))
 		return standing, true, err
+	case lifecycle.CommandNone:
 	}
 	if editedAfterEnd(s.w) {
 		standing, err = s.retry(ctx, "the spec was edited")

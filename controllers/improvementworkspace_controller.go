@@ -268,7 +268,7 @@ func (s *step) standingOfPause(w *pause) lifecycle.Standing {
 		}
 	case dgmv1alpha1.PhaseRollingBack:
 		return lifecycle.Standing{Phase: phase, Reason: w.reason, Message: w.message, Stalled: w.reason == dgmv1alpha1.ReasonRollbackForbidden}
-	case dgmv1alpha1.PhasePending, dgmv1alpha1.PhasePreparing, "":
+	default:
 		phase = dgmv1alpha1.PhasePending
 		if w.reason != dgmv1alpha1.ReasonOverlap {
 			s.claims.Release(string(s.w.UID))

@@ -122,7 +122,7 @@ func (s *step) prepareSnapshot(ctx context.Context) (snapshot.Plan, []byte, erro
 		return snapshot.Plan{}, nil, fail(dgmv1alpha1.ReasonTargetChanged,
 			"ControllerRevision %s holds another state than the live one: what changes was changed while it was being stored, or somebody else made it; to try again: %s", s.revisionName(), s.retryCommand())
 	}
-	_, err = s.ensureRevision(ctx, canonical)
+	err = s.ensureRevision(ctx, canonical)
 	return plan, canonical, err
 }
 

@@ -34,7 +34,7 @@ func (s *step) revisionName() string { return "dgm-" + s.w.Status.ImprovementID 
 
 // ensureRevision stores a plan's canonical bytes in the cluster, immutable and
 // owned by the improvement.
-func (s *step) ensureRevision(ctx context.Context, canonical []byte) (*appsv1.ControllerRevision, error) {
+func (s *step) ensureRevision(ctx context.Context, canonical []byte) error {
 	revision := &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: s.w.Namespace, Name: s.revisionName(),
@@ -49,15 +49,15 @@ func (s *step) ensureRevision(ctx context.Context, canonical []byte) (*appsv1.Co
 	}
 	err := s.Client.Create(ctx, revision)
 	if apierrors.IsAlreadyExists(err) {
-		return revision, nil
+		return nil
 	}
 	if apierrors.IsRequestEntityTooLargeError(err) {
-		return nil, fail(dgmv1alpha1.ReasonTooLarge, "the state before the change is too large to be stored in the cluster: %v", err)
+		return fail(dgmv1alpha1.ReasonTooLarge, "the state before the change is too large to be stored in the cluster: %v", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("store the snapshot in ControllerRevision %s: %w", revision.Name, err)
+		return fmt.Errorf("store the snapshot in ControllerRevision %s: %w", revision.Name, err)
 	}
-	return revision, nil
+	return nil
 }
 
 // findRevision reads the plan of this attempt from the cluster; nil when it is

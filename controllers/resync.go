@@ -48,7 +48,7 @@ func (r *Resync) Start(ctx context.Context) error {
 	defer ticker.Stop()
 	retry := make(<-chan time.Time)
 	for {
-		why := ""
+		var why string
 		select {
 		case <-ctx.Done():
 			return nil

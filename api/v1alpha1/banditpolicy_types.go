@@ -116,7 +116,7 @@ type BanditPolicySpec struct {
 	// safety bounds what may be lost by trying.
 	// +optional
 	// +kubebuilder:default={}
-	Safety Safety `json:"safety,omitzero"`
+	Safety Safety `json:"safety,omitempty,omitzero"`
 
 	// arms are the choices.
 	// +required
@@ -129,7 +129,7 @@ type BanditPolicySpec struct {
 
 // BanditPolicyStatus says whether the policy is accepted and mirrored.
 type BanditPolicyStatus struct {
-	// conditions: Ready (accepted), Reconciling and Stalled as kstatus reads
+	// conditions are Ready (accepted), Reconciling and Stalled as kstatus reads
 	// them; DatabaseSynced says whether the database holds the policy's arms.
 	// +optional
 	// +listType=map

@@ -265,7 +265,7 @@ type HandledCommands struct {
 // ImprovementWorkspaceStatus says where the improvement stands. Details are in
 // the database under improvementId.
 type ImprovementWorkspaceStatus struct {
-	// conditions: Ready, Reconciling and Stalled as kstatus reads them; Finished
+	// conditions are Ready, Reconciling and Stalled as kstatus reads them; Finished
 	// and Succeeded for kubectl wait; DatabaseSynced says whether the database
 	// holds this state; Effective whether the live values are still those
 	// that this improvement set; RollbackRefused why a rollback was refused.
