@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
@@ -99,7 +98,7 @@ func (s *session) applyImprovements(ctx context.Context, q *dbsql.Queries, reque
 	if err != nil {
 		return err
 	}
-	refuseNewer(requests, newer, func(r *request) uuid.UUID { return r.improvement.ImprovementID })
+	refuseNewer(requests, newer, improvementIDOf)
 	return nil
 }
 

@@ -69,16 +69,28 @@ func (s *session) compareImprovements(ctx context.Context, q *dbsql.Queries, req
 	if len(requests) == 0 {
 		return nil, nil
 	}
-	archive, err := q.ChangedArchive(ctx, dbsql.ChangedArchiveParams(s.archiveRows(requests)))
+	existing, err := q.ExistingImprovements(ctx, improvementIDs(requests))
 	if err != nil {
 		return nil, err
 	}
-	workspaces, err := q.ChangedWorkspaces(ctx, dbsql.ChangedWorkspacesParams(s.workspaceRows(requests)))
+	// New objects come in crowds, and their rows are better sent once than twice.
+	old, changed := split(requests, existing, improvementIDOf)
+	if len(old) == 0 {
+		return changed, nil
+	}
+	archive, err := q.ChangedArchive(ctx, dbsql.ChangedArchiveParams(s.archiveRows(old)))
 	if err != nil {
 		return nil, err
 	}
-	return among(requests, append(archive, workspaces...), func(r *request) uuid.UUID { return r.improvement.ImprovementID }), nil
+	workspaces, err := q.ChangedWorkspaces(ctx, dbsql.ChangedWorkspacesParams(s.workspaceRows(old)))
+	if err != nil {
+		return nil, err
+	}
+	different, _ := split(old, append(archive, workspaces...), improvementIDOf)
+	return append(changed, different...), nil
 }
+
+func improvementIDOf(r *request) uuid.UUID { return r.improvement.ImprovementID }
 
 func (s *session) comparePolicies(ctx context.Context, q *dbsql.Queries, requests []*request) ([]*request, error) {
 	if len(requests) == 0 {
@@ -96,7 +108,8 @@ func (s *session) comparePolicies(ctx context.Context, q *dbsql.Queries, request
 	if err != nil {
 		return nil, err
 	}
-	return among(requests, append(changed, stray...), func(r *request) string { return escapeText(r.object.UID) }), nil
+	different, _ := split(requests, append(changed, stray...), func(r *request) string { return escapeText(r.object.UID) })
+	return different, nil
 }
 
 type escapedName struct{ namespace, name string }
@@ -120,7 +133,8 @@ func (s *session) compareDeletedImprovements(ctx context.Context, q *dbsql.Queri
 	for _, row := range rows {
 		pending = append(pending, escapedName{row.Namespace, row.Name})
 	}
-	return among(requests, pending, escapedNameOf), nil
+	found, _ := split(requests, pending, escapedNameOf)
+	return found, nil
 }
 
 func (s *session) compareDeletedPolicies(ctx context.Context, q *dbsql.Queries, requests []*request) ([]*request, error) {
@@ -138,17 +152,19 @@ func (s *session) compareDeletedPolicies(ctx context.Context, q *dbsql.Queries, 
 	for _, row := range rows {
 		pending = append(pending, escapedName{row.Namespace, row.Name})
 	}
-	return among(requests, pending, escapedNameOf), nil
+	found, _ := split(requests, pending, escapedNameOf)
+	return found, nil
 }
 
-// among returns the requests whose key is one of keys.
-func among[K comparable](requests []*request, keys []K, key func(*request) K) []*request {
+// split tells the requests whose key is one of keys from the others.
+func split[K comparable](requests []*request, keys []K, key func(*request) K) (with, without []*request) {
 	set := setOf(keys)
-	var out []*request
 	for _, r := range requests {
 		if _, found := set[key(r)]; found {
-			out = append(out, r)
+			with = append(with, r)
+		} else {
+			without = append(without, r)
 		}
 	}
-	return out
+	return with, without
 }

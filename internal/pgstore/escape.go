@@ -98,9 +98,10 @@ func unescapeOne(b *strings.Builder, s string) string {
 }
 
 // escapeJSON makes a JSON document one that PostgreSQL accepts as jsonb. The
-// document is otherwise left as it is, and need not be valid.
+// document is otherwise left as it is, and need not be valid. A null document
+// is none: a nil json.RawMessage that went through JSON comes back as one.
 func escapeJSON(doc []byte) string {
-	if len(doc) == 0 {
+	if len(doc) == 0 || string(bytes.TrimSpace(doc)) == "null" {
 		return ""
 	}
 	if utf8.Valid(doc) && !bytes.Contains(doc, []byte(`\u`)) && !bytes.Contains(doc, []byte(escapeMark)) {

@@ -15,17 +15,32 @@ func (s *Store) MirrorImprovement(ctx context.Context, i Improvement) error {
 }
 
 func improvementRequest(i Improvement) (*request, error) {
-	all, err := digestOf(i)
+	what, err := digestOf(archiveContent(i))
 	if err != nil {
 		return nil, err
 	}
-	content := i
-	content.Object = Object{}
-	what, err := digestOf(content)
+	all, err := digestOf(struct {
+		Object  Object
+		Content digest
+	}{i.Object, what})
 	if err != nil {
 		return nil, err
 	}
 	return &request{kind: KindImprovementWorkspace, object: i.Object, improvement: &i, digest: all, content: what}, nil
+}
+
+// archiveContent is what P11 protects once the attempt has ended: what the
+// archive says of it, but not whose row it is. An ended improvement may still be
+// edited where that is no other material, like its priority.
+func archiveContent(i Improvement) Improvement {
+	return Improvement{
+		ImprovementID: i.ImprovementID, ParentID: i.ParentID, Attempt: i.Attempt, MaterialDigest: i.MaterialDigest,
+		ConstitutionalHash: i.ConstitutionalHash, Description: i.Description, CreatedBy: i.CreatedBy,
+		Timestamp: i.Timestamp, ArchiveStatus: i.ArchiveStatus, OutcomeReason: i.OutcomeReason,
+		AlgorithmChanges: i.AlgorithmChanges, PerformanceBefore: i.PerformanceBefore, PerformanceAfter: i.PerformanceAfter,
+		ComplianceScore: i.ComplianceScore, ComplianceDetails: i.ComplianceDetails,
+		RollbackData: i.RollbackData, Metadata: i.Metadata,
+	}
 }
 
 // MirrorPolicy brings the rows of a policy's arms to what is given: arms that it

@@ -11,12 +11,15 @@ import (
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
+// callers is more than the writer takes at once, so that its queue is never empty.
+const callers = 2 * defaultBatchSize
+
 // mirrorAll mirrors n improvements from many goroutines, as reconcilers do.
 func mirrorAll(ctx context.Context, s *Store, n int, change func(*Improvement)) error {
 	jobs := make(chan int)
 	errs := make([]error, n)
 	var group sync.WaitGroup
-	for range 500 {
+	for range callers {
 		group.Go(func() {
 			for j := range jobs {
 				i := improvement(j)

@@ -67,7 +67,6 @@ COMMENT ON COLUMN dgm.dgm_archive.updated_at IS 'When the row last changed.';
 CREATE TRIGGER set_updated_at BEFORE UPDATE ON dgm.dgm_archive FOR EACH ROW EXECUTE FUNCTION dgm.set_updated_at();
 CREATE INDEX idx_dgm_archive_status_timestamp ON dgm.dgm_archive (status, "timestamp" DESC);
 CREATE INDEX dgm_archive_object ON dgm.dgm_archive (cluster, namespace, name, attempt DESC);
-CREATE INDEX dgm_archive_uid ON dgm.dgm_archive (uid);
 
 CREATE TABLE dgm.improvement_workspaces (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -137,7 +136,6 @@ COMMENT ON COLUMN dgm.improvement_workspaces.updated_at IS 'When the row last ch
 CREATE TRIGGER set_updated_at BEFORE UPDATE ON dgm.improvement_workspaces FOR EACH ROW EXECUTE FUNCTION dgm.set_updated_at();
 CREATE INDEX idx_workspaces_status_created ON dgm.improvement_workspaces (status, created_at DESC);
 CREATE INDEX improvement_workspaces_object ON dgm.improvement_workspaces (cluster, namespace, name);
-CREATE INDEX improvement_workspaces_uid ON dgm.improvement_workspaces (uid);
 
 CREATE TABLE dgm.rollback_snapshots (
     improvement_id uuid PRIMARY KEY REFERENCES dgm.dgm_archive (improvement_id),

@@ -46,7 +46,6 @@ COMMENT ON COLUMN dgm.system_configurations.constitutional_hash IS 'Constitution
 COMMENT ON COLUMN dgm.system_configurations.created_at IS 'When the row was inserted.';
 COMMENT ON COLUMN dgm.system_configurations.updated_at IS 'When the row last changed.';
 CREATE TRIGGER set_updated_at BEFORE UPDATE ON dgm.system_configurations FOR EACH ROW EXECUTE FUNCTION dgm.set_updated_at();
-CREATE INDEX system_configurations_uid ON dgm.system_configurations (uid);
 
 -- +goose Down
 DROP TABLE dgm.system_configurations;

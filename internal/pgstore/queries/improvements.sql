@@ -177,3 +177,6 @@ WHERE a.improvement_id = ANY (@improvement_ids::uuid[]) AND a.writer_epoch > @wr
 UNION
 SELECT w.improvement_id FROM dgm.improvement_workspaces w
 WHERE w.improvement_id = ANY (@improvement_ids::uuid[]) AND w.writer_epoch > @writer_epoch::bigint;
+
+-- name: ExistingImprovements :many
+SELECT a.improvement_id FROM dgm.dgm_archive a WHERE a.improvement_id = ANY (@improvement_ids::uuid[]);

@@ -239,6 +239,30 @@ func (q *Queries) ChangedWorkspaces(ctx context.Context, arg ChangedWorkspacesPa
 	return items, nil
 }
 
+const existingImprovements = `-- name: ExistingImprovements :many
+SELECT a.improvement_id FROM dgm.dgm_archive a WHERE a.improvement_id = ANY ($1::uuid[])
+`
+
+func (q *Queries) ExistingImprovements(ctx context.Context, improvementIds []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, existingImprovements, improvementIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var improvement_id uuid.UUID
+		if err := rows.Scan(&improvement_id); err != nil {
+			return nil, err
+		}
+		items = append(items, improvement_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const newerImprovements = `-- name: NewerImprovements :many
 SELECT a.improvement_id FROM dgm.dgm_archive a
 WHERE a.improvement_id = ANY ($1::uuid[]) AND a.writer_epoch > $2::bigint
