@@ -74,7 +74,7 @@ func (s *step) anotherAttempt(why string) lifecycle.Standing {
 func (s *step) abort(reason string) lifecycle.Standing {
 	message := "an abort was commanded" + because(reason)
 	if s.w.Status.Phase == dgmv1alpha1.PhaseApplying {
-		return s.beginRollback(dgmv1alpha1.ReasonAborted, message)
+		return s.beginRollback("", message)
 	}
 	s.w.Status.CompletedAt = s.now()
 	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseFailed, Reason: dgmv1alpha1.ReasonAborted, Message: message + "; nothing was changed"}
@@ -100,7 +100,7 @@ func (s *step) commandRollback(ctx context.Context, reason string) (lifecycle.St
 		}
 	}
 	meta.RemoveStatusCondition(&s.w.Status.Conditions, dgmv1alpha1.ConditionRollbackRefused)
-	return s.beginRollback(dgmv1alpha1.ReasonRolledBack, message), nil
+	return s.beginRollback("", message), nil
 }
 
 func (s *step) refuseRollback(why string) lifecycle.Standing {

@@ -186,7 +186,7 @@ func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err er
 		}
 		return ctrl.Result{}, err
 	}
-	s.announce()
+	s.announce(ctx)
 	if retry != nil {
 		return ctrl.Result{}, retry // with backoff
 	}

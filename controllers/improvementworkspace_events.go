@@ -3,17 +3,20 @@
 package controllers
 
 import (
+	"context"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 )
 
-// announce sends an event for what has changed, once, after it is in status.
-func (s *step) announce() {
+// announce sends an event for what has changed, once, after it is in status. The
+// log has no values: a message may show those of a tenant.
+func (s *step) announce(ctx context.Context) {
 	was, is := lifecycle.CurrentStanding(s.before), lifecycle.CurrentStanding(s.w)
 	if (is.Phase != was.Phase || is.Reason != was.Reason) && !s.createdSuspended() {
 		kind := corev1.EventTypeNormal
@@ -21,6 +24,7 @@ func (s *step) announce() {
 			kind = corev1.EventTypeWarning
 		}
 		s.Recorder.Eventf(s.w, nil, kind, is.Reason, string(is.Phase), "%s", cutMessage(is.Message))
+		log.FromContext(ctx).Info("Improvement moved", "improvementID", s.w.Status.ImprovementID, "from", was.Phase, "phase", is.Phase, "reason", is.Reason)
 	}
 	refused := apimeta.FindStatusCondition(s.w.Status.Conditions, dgmv1alpha1.ConditionRollbackRefused)
 	if refused != nil && s.before.Status.LastHandled.Rollback != s.w.Status.LastHandled.Rollback {

@@ -14,9 +14,14 @@ import (
 	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
-// beginRollback is the standing from which everything is put back.
+// beginRollback is the standing from which everything is put back. The reason is
+// empty for a command, whose message says it all.
 func (s *step) beginRollback(reason, message string) lifecycle.Standing {
-	s.w.Status.RollbackReason = cutTo(reason+": "+message, maxRollbackReason)
+	why := message
+	if reason != "" {
+		why = reason + ": " + message
+	}
+	s.w.Status.RollbackReason = cutTo(why, maxRollbackReason)
 	s.w.Status.CompletedAt = nil
 	return lifecycle.Standing{
 		Phase: dgmv1alpha1.PhaseRollingBack, Reason: dgmv1alpha1.ReasonRollingBack,
