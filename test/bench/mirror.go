@@ -155,12 +155,12 @@ func createAndWait(h *harness, c client.Client, o options, operator *operatortes
 	defer cancel(nil)
 	clock := newRevisionClock(c, namespace)
 	var sampler sync.WaitGroup
-	sampler.Go(func() { clock.run(ctx) })
 	began := time.Now()
 	ended, err := func() (time.Time, error) {
 		if err := each(ctx, o.clients, o.objects, func(ctx context.Context, i int) error { return c.Create(ctx, workspace(namespace, i)) }); err != nil {
 			return time.Time{}, err
 		}
+		sampler.Go(func() { clock.run(ctx) })
 		if err := waitForRows(ctx, database, namespace, o.objects); err != nil {
 			return time.Time{}, err
 		}
@@ -259,8 +259,8 @@ func countSynced(ctx context.Context, c client.Client, namespace string) (synced
 }
 
 // revisionClock notes when the API server's revision was seen at what. That way
-// the end of a round is known without watching the objects meanwhile, which
-// would cost the API server as much as a second operator.
+// the end of a round is known without watching the objects, which would cost the
+// API server as much as a second operator.
 type revisionClock struct {
 	client    client.Client
 	namespace string // in which nobody makes ConfigMaps
