@@ -108,7 +108,9 @@ func TestIdentity(t *testing.T) {
 		first := w.completed()
 		w.deleted(first)
 		w.goes(first)
-		other := w.improvement("ttl", "config", func(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.Changes[0].Patch = `data: {CACHE_TTL: "90"}` })
+		other := w.improvement("ttl", "config", func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Changes[0].Patch = `data: {CACHE_TTL: "90"}`
+		})
 		w.create(other)
 		second := w.reaches(other, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
 		if second.Status.Attempt != 2 || second.Status.ParentImprovementID != first.Status.ImprovementID || second.Status.ImprovementID == first.Status.ImprovementID {
