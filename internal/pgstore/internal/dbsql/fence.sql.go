@@ -79,7 +79,8 @@ const lockFence = `-- name: LockFence :one
 SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position,
     set_config('synchronous_commit', 'on', true)::text AS synchronous_commit,
     set_config('lock_timeout', '2s', true)::text AS lock_timeout,
-    set_config('statement_timeout', '30s', true)::text AS statement_timeout
+    set_config('statement_timeout', '30s', true)::text AS statement_timeout,
+    set_config('idle_in_transaction_session_timeout', '10s', true)::text AS idle_timeout
 FROM dgm.writer_fences f, dgm.server_identity() i WHERE f.cluster = $1 FOR SHARE OF f
 `
 
@@ -92,10 +93,12 @@ type LockFenceRow struct {
 	SynchronousCommit string
 	LockTimeout       string
 	StatementTimeout  string
+	IdleTimeout       string
 }
 
-// The row lock holds off a new leader until this transaction has ended. The
-// settings last as long as it, and so survive a transaction pooler.
+// The row lock holds off a new leader until this transaction has ended; should
+// this process freeze in the middle of it, the server ends it. The settings last
+// as long as the transaction, and so survive a transaction pooler.
 func (q *Queries) LockFence(ctx context.Context, cluster string) (LockFenceRow, error) {
 	row := q.db.QueryRow(ctx, lockFence, cluster)
 	var i LockFenceRow
@@ -108,6 +111,7 @@ func (q *Queries) LockFence(ctx context.Context, cluster string) (LockFenceRow, 
 		&i.SynchronousCommit,
 		&i.LockTimeout,
 		&i.StatementTimeout,
+		&i.IdleTimeout,
 	)
 	return i, err
 }
