@@ -225,6 +225,8 @@ func TestP3_HandEditsOfRowsAreMended(t *testing.T) {
 	w.create(policy)
 	w.reaches(ended, dgmv1alpha1.PhaseCompleted, "")
 	w.agree()
+	w.edit(ended, `{"spec":{"priority":"Low"}}`) // which an archived outcome may follow
+	w.agree()
 	for _, edit := range []string{
 		`UPDATE dgm.improvement_workspaces SET status = 'archived', description = 'by hand' WHERE name = 'waiting'`,
 		`UPDATE dgm.improvement_workspaces SET configuration = '{}', deleted_at = now() WHERE name = 'ended'`,

@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"k8s.io/client-go/rest"
+
 	"github.com/acgs/dgm-operator/test/kubetest"
 )
 
@@ -45,6 +47,8 @@ type Options struct {
 	Name string
 	// Args are further flags of `manager run`.
 	Args []string
+	// Cluster is how it reaches the API server; nil: straight, as User.
+	Cluster *rest.Config
 }
 
 // Operator is one running manager.
@@ -68,7 +72,10 @@ func Start(t TB, o Options) *Operator {
 	}
 	op := &Operator{exited: make(chan struct{}), probes: freeAddress(t), logFile: filepath.Join(dir, "manager.log"), dir: dir}
 	op.SetDatabaseURL(t, o.DatabaseURL)
-	writeKubeconfig(t, filepath.Join(dir, "kubeconfig"))
+	if o.Cluster == nil {
+		o.Cluster = ClusterConfig(t)
+	}
+	writeKubeconfig(t, o.Cluster, filepath.Join(dir, "kubeconfig"))
 	logs, err := os.Create(op.logFile)
 	if err != nil {
 		t.Fatalf("operatortest: %v", err)
@@ -92,6 +99,14 @@ func Start(t TB, o Options) *Operator {
 	}()
 	t.Cleanup(op.Kill)
 	return op
+}
+
+// Run runs the manager's program with these arguments to its end and returns
+// what it wrote.
+func Run(t TB, args ...string) (output string, err error) {
+	t.Helper()
+	written, err := exec.Command(binary(t), args...).CombinedOutput()
+	return string(written), err
 }
 
 // SetDatabaseURL changes the file that the manager reads the URL from.
@@ -118,6 +133,13 @@ func (o *Operator) Stop(t TB) {
 		t.Fatalf("operatortest: the manager does not stop; its log ends:\n%s", o.LogTail())
 	}
 }
+
+// Pause stops the manager's process in the middle of whatever it does, and
+// Continue lets it go on.
+func (o *Operator) Pause() error { return o.command.Process.Signal(syscall.SIGSTOP) }
+
+// Continue ends a Pause.
+func (o *Operator) Continue() error { return o.command.Process.Signal(syscall.SIGCONT) }
 
 // Exited is closed when the manager has ended.
 func (o *Operator) Exited() <-chan struct{} { return o.exited }
@@ -235,9 +257,14 @@ func freeAddress(t TB) string {
 	return listener.Addr().String()
 }
 
-func writeKubeconfig(t TB, file string) {
+// ClusterConfig is the way straight to the API server, as User.
+func ClusterConfig(t TB) *rest.Config {
 	t.Helper()
-	config := kubetest.UserConfig(t, User, "system:serviceaccounts", "system:serviceaccounts:dgm-system")
+	return kubetest.UserConfig(t, User, "system:serviceaccounts", "system:serviceaccounts:dgm-system")
+}
+
+func writeKubeconfig(t TB, config *rest.Config, file string) {
+	t.Helper()
 	content, err := kubeconfigOf(config)
 	if err != nil {
 		t.Fatalf("operatortest: %v", err)
