@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pgstore
 
 import (
@@ -42,18 +44,13 @@ type tenure struct {
 func (s *Store) Lead(ctx context.Context) error {
 	var held *tenure
 	wait := reconnectFirst
-	for {
+	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.leadOnce(ctx, &held)
-		if ctx.Err() != nil {
-			s.setUnready(unavailable("this replica stops leading"))
-			return nil
-		}
+		s.setUnready(s.failure(err))
 		if errors.Is(err, ErrDeposed) {
-			s.setUnready(ErrDeposed)
 			return ErrDeposed
 		}
-		s.setUnready(s.failure(err))
 		s.config.Log.V(1).Info("Database session ended", "error", err.Error())
 		if time.Since(began) > goodSession {
 			wait = reconnectFirst
@@ -64,6 +61,8 @@ func (s *Store) Lead(ctx context.Context) error {
 		}
 		wait = min(2*wait, reconnectSlowest)
 	}
+	s.setUnready(unavailable("this replica stops leading"))
+	return nil
 }
 
 // leadOnce runs one session and returns why it ended.

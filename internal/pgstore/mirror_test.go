@@ -1,8 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pgstore
 
 import (
 	"errors"
+	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
 func TestMirrorImprovementWritesBothRows(t *testing.T) {
@@ -121,6 +128,22 @@ func TestNewestAttemptAndLiveObjects(t *testing.T) {
 	if len(live) != 1 || live[0] != "shop/improvement-00003/uid-00003" {
 		t.Errorf("live objects = %v", live)
 	}
+}
+
+func TestOwnerOfTheDatabaseNeedsNoFurtherRights(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	admin := openDatabase(t, server.URL("postgres"))
+	admin.exec("CREATE ROLE plain LOGIN PASSWORD 'plain' NOSUPERUSER NOCREATEDB NOCREATEROLE")
+	admin.exec("CREATE DATABASE plain OWNER plain")
+	config, err := pgx.ParseConfig(server.URL("plain"))
+	must(t, err)
+	s := startReady(t, testConfig(strings.Replace(config.ConnString(), pgtest.User+":"+config.Password, "plain:plain", 1)))
+	ctx := testContext(t)
+	must(t, s.MirrorPolicy(ctx, policy(1, "a")))
+	_, err = s.SaveSnapshot(ctx, improvement(1), []byte("before"))
+	must(t, err)
+	openDatabase(t, server.URL("plain")).want("plain", "SELECT tableowner FROM pg_tables WHERE schemaname = 'dgm' AND tablename = 'dgm_archive'")
 }
 
 func TestStoreBeforeLeadingSaysUnavailable(t *testing.T) {

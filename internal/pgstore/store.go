@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pgstore is the system of record: it brings schema dgm up to date,
 // mirrors objects into it through one batched writer, and keeps the exact bytes
 // that a rollback needs. Only one leader per cluster writes; a row in the
@@ -6,7 +8,6 @@ package pgstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -186,10 +187,4 @@ func parseURL(source func() (string, error)) (*pgxpool.Config, error) {
 		config.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
 	return config, nil
-}
-
-// isRowError reports whether err concerns one object alone.
-func isRowError(err error) bool {
-	var rowErr *RowError
-	return errors.As(err, &rowErr) || errors.Is(err, ErrIntegrity)
 }

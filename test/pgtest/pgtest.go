@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pgtest starts real PostgreSQL servers for tests and benchmarks: each
 // with a data directory and a port of its own, and gone when the process that
 // started it ends, however it ends.
