@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"strings"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
@@ -195,7 +198,7 @@ func (s *step) planChange(ctx context.Context, change dgmv1alpha1.Change) (snaps
 	}
 	after, err := account.Patch(ctx, refOf(change.TargetRef), patchTypes[change.Type], patch, dgmv1alpha1.FieldManager, true)
 	if err != nil {
-		return snapshot.ObjectPlan{}, classify(err, s.request("patch", change.TargetRef.String()))
+		return snapshot.ObjectPlan{}, classify(explainJSONPatch(err, change.Type, before, patch), s.request("patch", change.TargetRef.String()))
 	}
 	if before.GetUID() != after.GetUID() || before.GetResourceVersion() != after.GetResourceVersion() {
 		return snapshot.ObjectPlan{}, fmt.Errorf("%s changed while it was being read", change.TargetRef)
@@ -211,6 +214,26 @@ func (s *step) planChange(ctx context.Context, change dgmv1alpha1.Change) (snaps
 		return snapshot.ObjectPlan{}, s.refuseGitOpsOwned(change, owner, detail)
 	}
 	return object, nil
+}
+
+// explainJSONPatch says why operations cannot be applied: the API server only
+// says that they cannot.
+func explainJSONPatch(refusal error, patchType dgmv1alpha1.PatchType, before *unstructured.Unstructured, patch []byte) error {
+	if patchType != dgmv1alpha1.PatchJSON || !apierrors.IsInvalid(refusal) {
+		return refusal
+	}
+	document, err := before.MarshalJSON()
+	if err != nil {
+		return refusal
+	}
+	operations, err := jsonpatch.DecodePatch(patch)
+	if err == nil {
+		_, err = operations.Apply(document)
+	}
+	if err == nil {
+		return refusal
+	}
+	return apierrors.NewBadRequest(err.Error())
 }
 
 func (s *step) refuseGitOpsOwned(change dgmv1alpha1.Change, owner, detail string) error {
