@@ -19,6 +19,7 @@ const (
 	CommandRetry    Command = "retry"
 )
 
+// In bytes of JSON.
 const (
 	maxToken  = 256
 	maxReason = 512
@@ -47,15 +48,15 @@ func NextCommand(w *dgmv1alpha1.ImprovementWorkspace) (CommandRequest, dgmv1alph
 		{CommandRollback, dgmv1alpha1.AnnotationRollback, &handled.Rollback, w.Status.Phase == dgmv1alpha1.PhaseCompleted || w.Status.Phase == dgmv1alpha1.PhaseApplying},
 		{CommandRetry, dgmv1alpha1.AnnotationRetry, &handled.Retry, w.Status.Phase.IsTerminal()},
 	} {
-		token := cut(w.Annotations[c.annotation], maxToken)
-		if token == "" || token == *c.token {
+		value := token(w.Annotations[c.annotation])
+		if value == "" || value == *c.token {
 			continue
 		}
-		*c.token = token
+		*c.token = value
 		if !c.meaningful {
 			continue
 		}
-		reason := cut(strings.TrimSpace(w.Annotations[c.annotation+dgmv1alpha1.AnnotationReasonSuffix]), maxReason)
+		reason := cutEncoded(strings.TrimSpace(w.Annotations[c.annotation+dgmv1alpha1.AnnotationReasonSuffix]), maxReason, mark)
 		return CommandRequest{Command: c.command, Reason: reason}, handled
 	}
 	return CommandRequest{}, handled
@@ -65,19 +66,11 @@ func NextCommand(w *dgmv1alpha1.ImprovementWorkspace) (CommandRequest, dgmv1alph
 // as handled: an object that has just been created was not yet commanded.
 func HandleAll(w *dgmv1alpha1.ImprovementWorkspace) dgmv1alpha1.HandledCommands {
 	return dgmv1alpha1.HandledCommands{
-		Rollback: cut(w.Annotations[dgmv1alpha1.AnnotationRollback], maxToken),
-		Abort:    cut(w.Annotations[dgmv1alpha1.AnnotationAbort], maxToken),
-		Retry:    cut(w.Annotations[dgmv1alpha1.AnnotationRetry], maxToken),
+		Rollback: token(w.Annotations[dgmv1alpha1.AnnotationRollback]),
+		Abort:    token(w.Annotations[dgmv1alpha1.AnnotationAbort]),
+		Retry:    token(w.Annotations[dgmv1alpha1.AnnotationRetry]),
 	}
 }
 
-// cut shortens s to at most n bytes without breaking a character.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && s[n]&0xC0 == 0x80 {
-		n--
-	}
-	return s[:n]
-}
+// token is as much of an annotation's value as status has room for.
+func token(value string) string { return cutEncoded(value, maxToken, "") }

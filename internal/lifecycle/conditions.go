@@ -11,7 +11,7 @@ import (
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 )
 
-// MaxMessage bounds, in bytes, each message that goes into status.
+// MaxMessage bounds, in bytes of JSON, each message that goes into status.
 const MaxMessage = 1024
 
 // Standing is where an improvement stands and why.
@@ -25,11 +25,12 @@ type Standing struct {
 
 // SetStanding writes the phase and every condition that follows from where an
 // improvement stands, by the rules of kstatus: of Reconciling and Stalled at
-// most one is True.
+// most one is True. It bounds the status to MaxStatus: all but DatabaseSynced
+// is to be set before.
 func SetStanding(w *dgmv1alpha1.ImprovementWorkspace, s Standing) {
 	stalled := s.Stalled || s.Phase == dgmv1alpha1.PhaseFailed
 	terminal := s.Phase.IsTerminal()
-	message := cut(s.Message, MaxMessage)
+	message := cutEncoded(s.Message, MaxMessage, mark)
 
 	w.Status.Phase = s.Phase
 	w.Status.ObservedGeneration = w.Generation
@@ -47,6 +48,7 @@ func SetStanding(w *dgmv1alpha1.ImprovementWorkspace, s Standing) {
 		succeeded = truth(s.Phase == dgmv1alpha1.PhaseCompleted)
 	}
 	set(dgmv1alpha1.ConditionSucceeded, succeeded, s.Reason, fmt.Sprintf("the phase is %s", s.Phase))
+	fitStatus(&w.Status)
 }
 
 // CurrentStanding reads where an improvement stands back from its status.
@@ -63,7 +65,7 @@ func CurrentStanding(w *dgmv1alpha1.ImprovementWorkspace) Standing {
 func SetDatabaseSynced(conditions *[]metav1.Condition, generation int64, synced bool, reason, message string) {
 	meta.SetStatusCondition(conditions, metav1.Condition{
 		Type: dgmv1alpha1.ConditionDatabaseSynced, Status: truth(synced), Reason: reason,
-		Message: cut(message, MaxMessage), ObservedGeneration: generation,
+		Message: cutEncoded(message, maxSyncedMessage, mark), ObservedGeneration: generation,
 	})
 }
 

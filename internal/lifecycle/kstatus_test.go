@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+)
+
+// Argo CD, Flux and kubectl compute from an object what kstatus computes.
+func TestKstatusReadsEachPhase(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		standing Standing
+		want     status.Status
+	}{
+		{"pending", Standing{Phase: dgmv1alpha1.PhasePending, Reason: dgmv1alpha1.ReasonSuspended}, status.InProgressStatus},
+		{"preparing", Standing{Phase: dgmv1alpha1.PhasePreparing, Reason: dgmv1alpha1.ReasonPreparing}, status.InProgressStatus},
+		{"applying", Standing{Phase: dgmv1alpha1.PhaseApplying, Reason: dgmv1alpha1.ReasonApplying}, status.InProgressStatus},
+		{"completed", Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonCompleted}, status.CurrentStatus},
+		{"rolling back", Standing{Phase: dgmv1alpha1.PhaseRollingBack, Reason: dgmv1alpha1.ReasonRollingBack}, status.InProgressStatus},
+		{"rolling back, stalled", Standing{Phase: dgmv1alpha1.PhaseRollingBack, Reason: dgmv1alpha1.ReasonRollbackForbidden, Stalled: true}, status.FailedStatus},
+		{"rolled back", Standing{Phase: dgmv1alpha1.PhaseRolledBack, Reason: dgmv1alpha1.ReasonRolledBack}, status.CurrentStatus},
+		{"failed", Standing{Phase: dgmv1alpha1.PhaseFailed, Reason: dgmv1alpha1.ReasonInvalidPatch}, status.FailedStatus},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := improvementForTest("", nil)
+			SetStanding(w, test.standing)
+			if got := kstatus(t, w); got != test.want {
+				t.Errorf("kstatus reads %s, want %s", got, test.want)
+			}
+			w.Generation++
+			if got := kstatus(t, w); got != status.InProgressStatus {
+				t.Errorf("after an edit kstatus reads %s, want InProgress until that is seen", got)
+			}
+		})
+	}
+}
+
+func TestKstatusOfANewObject(t *testing.T) {
+	w := improvementForTest("", nil)
+	w.Status.ObservedGeneration = -1 // as the schema defaults it
+	if got := kstatus(t, w); got != status.InProgressStatus {
+		t.Errorf("kstatus reads %s, want InProgress", got)
+	}
+}
+
+func kstatus(t *testing.T, w *dgmv1alpha1.ImprovementWorkspace) status.Status {
+	t.Helper()
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := &unstructured.Unstructured{Object: fields}
+	object.SetGroupVersionKind(dgmv1alpha1.GroupVersion.WithKind("ImprovementWorkspace"))
+	result, err := status.Compute(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result.Status
+}

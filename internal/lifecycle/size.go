@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"encoding/json"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+)
+
+const (
+	// MaxStatus bounds, in bytes of JSON, the status of an improvement.
+	MaxStatus = 8 << 10
+	// maxSyncedMessage bounds, in bytes of JSON, the message of DatabaseSynced,
+	// which is set when all else is.
+	maxSyncedMessage = 512
+	// syncedReserve is room for the condition DatabaseSynced.
+	syncedReserve = maxSyncedMessage + 256
+	// leastMessage bounds each message of a status that does not fit otherwise.
+	leastMessage = 512
+)
+
+// mark shows where a text was cut.
+const mark = " …"
+
+// fitStatus shortens the diff, of which the database has the whole, and then
+// the messages, until the status fits with DatabaseSynced still to be set.
+func fitStatus(status *dgmv1alpha1.ImprovementWorkspaceStatus) {
+	over := excess(*status)
+	if over <= 0 {
+		return
+	}
+	status.Diff = cutEncoded(status.Diff, max(0, encodedLen(status.Diff)-over), mark)
+	if excess(*status) <= 0 {
+		return
+	}
+	for i := range status.Conditions {
+		status.Conditions[i].Message = cutEncoded(status.Conditions[i].Message, leastMessage, mark)
+	}
+	status.RollbackReason = cutEncoded(status.RollbackReason, leastMessage, mark)
+}
+
+// excess is by how many bytes a status is too large, without DatabaseSynced.
+func excess(status dgmv1alpha1.ImprovementWorkspaceStatus) int {
+	copied := status.DeepCopy()
+	meta.RemoveStatusCondition(&copied.Conditions, dgmv1alpha1.ConditionDatabaseSynced)
+	encoded, err := json.Marshal(copied)
+	if err != nil {
+		panic("a status cannot fail to marshal: " + err.Error())
+	}
+	return len(encoded) - (MaxStatus - syncedReserve)
+}
+
+// encodedLen is how many bytes a text takes in JSON, where one character can
+// take six.
+func encodedLen(s string) int {
+	encoded, err := json.Marshal(s)
+	if err != nil {
+		panic("a string cannot fail to marshal: " + err.Error())
+	}
+	return len(encoded) - len(`""`)
+}
+
+// cutEncoded shortens s to at most n bytes of JSON without breaking a
+// character, and ends what it has cut with a mark.
+func cutEncoded(s string, n int, mark string) string {
+	if encodedLen(s) <= n {
+		return s
+	}
+	room := n - encodedLen(mark)
+	if room < 0 {
+		return ""
+	}
+	for i := 0; i < len(s); {
+		_, width := utf8.DecodeRuneInString(s[i:])
+		room -= encodedLen(s[i : i+width])
+		if room < 0 {
+			return s[:i] + mark
+		}
+		i += width
+	}
+	return s
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+)
+
+func TestStatusStaysSmallWhateverIsSaid(t *testing.T) {
+	for name, text := range map[string]string{
+		"letters":      strings.Repeat("x", 1<<20),
+		"umlauts":      strings.Repeat("ä", 1<<20),
+		"escaped":      strings.Repeat("<", 1<<20),
+		"control":      strings.Repeat("\x01", 1<<20),
+		"not UTF-8":    strings.Repeat("\xff", 1<<20),
+		"astral plane": strings.Repeat("🚀", 1<<18),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := crammed(text)
+			encoded, err := json.Marshal(w.Status)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(encoded) > MaxStatus {
+				t.Errorf("status has %d bytes, at most %d are promised", len(encoded), MaxStatus)
+			}
+			if len(encoded) < MaxStatus/2 {
+				t.Errorf("status has %d bytes only: more was cut than needed", len(encoded))
+			}
+			for _, c := range w.Status.Conditions {
+				if c.Message == "" && c.Type != dgmv1alpha1.ConditionReconciling {
+					t.Errorf("%s says nothing any more", c.Type)
+				}
+				if utf8.ValidString(text) && !utf8.ValidString(c.Message) {
+					t.Errorf("%s holds half a character", c.Type)
+				}
+			}
+			before := w.Status.DeepCopy()
+			SetStanding(w, CurrentStanding(w))
+			if !reflect.DeepEqual(before, &w.Status) {
+				t.Error("setting the same standing again changes the status")
+			}
+		})
+	}
+}
+
+// crammed is an improvement whose status holds as much as it can of a text.
+func crammed(text string) *dgmv1alpha1.ImprovementWorkspace {
+	now := metav1.NewTime(time.Now())
+	w := improvementForTest("", map[string]string{
+		dgmv1alpha1.AnnotationRollback: text, dgmv1alpha1.AnnotationAbort: text, dgmv1alpha1.AnnotationRetry: text,
+	})
+	w.Generation = 1 << 62
+	w.Status = dgmv1alpha1.ImprovementWorkspaceStatus{
+		ImprovementID: strings.Repeat("0", 36), ParentImprovementID: strings.Repeat("0", 36), Attempt: 1 << 30,
+		MaterialDigest: strings.Repeat("0", 64), StartedAt: &now, AppliedAt: &metav1.MicroTime{Time: now.Time}, CompletedAt: &now,
+		Snapshot: &dgmv1alpha1.SnapshotStatus{Name: strings.Repeat("0", 40), Digest: strings.Repeat("0", 64), PlanDigest: strings.Repeat("0", 64)},
+		Diff:     cutEncoded(text, 2048, mark), RollbackReason: cutEncoded(text, 1024, mark), LastHandled: HandleAll(w),
+	}
+	for _, conditionType := range []string{dgmv1alpha1.ConditionEffective, dgmv1alpha1.ConditionRollbackRefused} {
+		meta.SetStatusCondition(&w.Status.Conditions, metav1.Condition{
+			Type: conditionType, Status: metav1.ConditionFalse, Reason: dgmv1alpha1.ReasonAdmissionPolicyMissing,
+			Message: cutEncoded(text, 1024, mark), ObservedGeneration: w.Generation,
+		})
+	}
+	SetStanding(w, Standing{Phase: dgmv1alpha1.PhaseFailed, Reason: dgmv1alpha1.ReasonAdmissionPolicyMissing, Message: text})
+	SetDatabaseSynced(&w.Status.Conditions, w.Generation, false, dgmv1alpha1.ReasonAdmissionPolicyMissing, text)
+	return w
+}
+
+func TestStatusThatFitsIsLeftAlone(t *testing.T) {
+	w := improvementForTest("", nil)
+	w.Status.Diff = strings.Repeat("d", 2048)
+	message := strings.Repeat("m", MaxMessage)
+	SetStanding(w, Standing{Phase: dgmv1alpha1.PhaseFailed, Reason: "InvalidPatch", Message: message})
+	if ready := meta.FindStatusCondition(w.Status.Conditions, dgmv1alpha1.ConditionReady); ready.Message != message || len(w.Status.Diff) != 2048 {
+		t.Errorf("the message has %d bytes, the diff %d", len(ready.Message), len(w.Status.Diff))
+	}
+}
