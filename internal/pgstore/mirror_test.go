@@ -132,7 +132,7 @@ func TestNewestAttemptAndLiveObjects(t *testing.T) {
 
 func TestOwnerOfTheDatabaseNeedsNoFurtherRights(t *testing.T) {
 	t.Parallel()
-	server := pgtest.Shared(t)
+	server := pgtest.Start(t)
 	admin := openDatabase(t, server.URL("postgres"))
 	admin.exec("CREATE ROLE plain LOGIN PASSWORD 'plain' NOSUPERUSER NOCREATEDB NOCREATEROLE")
 	admin.exec("CREATE DATABASE plain OWNER plain")
