@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -150,11 +151,7 @@ func TestP3_DatabaseAwayForLong(t *testing.T) {
 		if err := w.Get(context.Background(), clientKey(kept), fresh); err != nil {
 			return err
 		}
-		synced := meta.FindStatusCondition(fresh.Status.Conditions, dgmv1alpha1.ConditionDatabaseSynced)
-		if synced == nil || synced.Status != metav1.ConditionFalse || synced.Reason != dgmv1alpha1.ReasonDatabaseUnavailable {
-			return errorf("DatabaseSynced is %+v", synced)
-		}
-		return nil
+		return saysUnavailable(fresh.Status.Conditions, fresh.Generation, "")
 	})
 	if got := w.data("config")["CACHE_TTL"]; got != "60" {
 		t.Errorf("CACHE_TTL is %s: something was applied while its snapshot could not be stored", got)
@@ -175,6 +172,17 @@ func unsyncedFor(object *dgmv1alpha1.ImprovementWorkspace, reason string) error 
 	synced := meta.FindStatusCondition(object.Status.Conditions, dgmv1alpha1.ConditionDatabaseSynced)
 	if synced == nil || synced.Status != metav1.ConditionFalse || synced.Reason != reason || synced.ObservedGeneration != object.Generation {
 		return errorf("%s: DatabaseSynced is %+v", object.Name, synced)
+	}
+	return nil
+}
+
+// saysUnavailable is nil when conditions say for the present generation that the
+// database is away, and why.
+func saysUnavailable(conditions []metav1.Condition, generation int64, why string) error {
+	synced := meta.FindStatusCondition(conditions, dgmv1alpha1.ConditionDatabaseSynced)
+	if synced == nil || synced.Status != metav1.ConditionFalse || synced.Reason != dgmv1alpha1.ReasonDatabaseUnavailable ||
+		synced.ObservedGeneration != generation || !strings.Contains(synced.Message, why) {
+		return errorf("DatabaseSynced is %+v", synced)
 	}
 	return nil
 }
