@@ -4,6 +4,7 @@ package lifecycle
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -173,6 +174,15 @@ func TestEvaluateGates(t *testing.T) {
 			}
 			if wait == nil || wait.Reason != test.reason || !strings.Contains(wait.Message, test.message) {
 				t.Errorf("waits for %+v, want %s with %q", wait, test.reason, test.message)
+			}
+			// What keeps a prepared improvement from being applied.
+			held, err := EvaluateHold(w, in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			holds := slices.Contains([]string{"Suspended", "AdmissionPolicyMissing", "Frozen"}, test.reason)
+			if holds != (held != nil) || (held != nil && *held != *wait) {
+				t.Errorf("prepared, it is held by %+v, want %t", held, holds)
 			}
 		})
 	}
