@@ -5,6 +5,7 @@ package controllers
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -80,12 +81,46 @@ func classify(err error, request requestOf) error {
 	case apierrors.IsRequestEntityTooLargeError(err):
 		return fail(dgmv1alpha1.ReasonTooLarge, "%s: %v", request.object, err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsUnsupportedMediaType(err), apierrors.IsMethodNotSupported(err):
-		return fail(dgmv1alpha1.ReasonInvalidPatch, "%s: the API server refuses the patch: %v; correct spec.changes", request.object, err)
+		return fail(dgmv1alpha1.ReasonInvalidPatch, "%s: the API server refuses the patch: %s; correct spec.changes", request.object, refusal(err))
 	case apierrors.IsForbidden(err):
 		return fail(dgmv1alpha1.ReasonChangeRefused, "%s: %v", request.object, err)
 	default:
 		return err
 	}
+}
+
+// How much of an answer of the API server is passed on.
+const (
+	maxRefusal  = 600
+	maxBadValue = 64
+)
+
+// refusal is what the API server says of an object that it does not take. For
+// what it cannot read, it quotes the whole object, values and all: these belong
+// neither in status nor in events, and would hide what is wrong.
+func refusal(err error) string {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil || len(status.Status().Details.Causes) == 0 {
+		return cutTo(err.Error(), maxRefusal)
+	}
+	var causes []string
+	for _, cause := range status.Status().Details.Causes {
+		causes = append(causes, strings.TrimPrefix(cause.Field+": "+withoutValue(cause.Message), ": "))
+	}
+	return cutTo(strings.Join(causes, "; "), maxRefusal)
+}
+
+// withoutValue takes a long quoted value out of `Invalid value: "…": why`, and
+// the lines after the first: they show a difference of whole objects.
+func withoutValue(message string) string {
+	kind, rest, found := strings.Cut(message, ": ")
+	if found {
+		if quoted, err := strconv.QuotedPrefix(rest); err == nil && len(quoted) > maxBadValue {
+			message = kind + rest[len(quoted):]
+		}
+	}
+	first, _, _ := strings.Cut(message, "\n")
+	return first
 }
 
 // isMissingRight tells a missing right from a refusal by an admission policy or

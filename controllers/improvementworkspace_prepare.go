@@ -7,13 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/yaml"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
@@ -184,7 +184,7 @@ func (s *step) plan(ctx context.Context) (snapshot.Plan, error) {
 }
 
 func (s *step) planChange(ctx context.Context, change dgmv1alpha1.Change) (snapshot.ObjectPlan, error) {
-	patch, err := yaml.YAMLToJSONStrict([]byte(change.Patch))
+	patch, err := decodePatch(change.Patch)
 	if err != nil {
 		return snapshot.ObjectPlan{}, fail(dgmv1alpha1.ReasonInvalidPatch, "change %s: its patch is neither YAML nor JSON: %v", change.Name, err)
 	}
@@ -197,6 +197,9 @@ func (s *step) planChange(ctx context.Context, change dgmv1alpha1.Change) (snaps
 		return snapshot.ObjectPlan{}, err
 	}
 	after, err := account.Patch(ctx, refOf(change.TargetRef), patchTypes[change.Type], patch, dgmv1alpha1.FieldManager, true)
+	if apierrors.IsConflict(err) {
+		return snapshot.ObjectPlan{}, s.explainConflict(ctx, change.TargetRef, before, err)
+	}
 	if err != nil {
 		return snapshot.ObjectPlan{}, classify(explainJSONPatch(err, change.Type, before, patch), s.request("patch", change.TargetRef.String()))
 	}
@@ -227,6 +230,9 @@ func explainJSONPatch(refusal error, patchType dgmv1alpha1.PatchType, before *un
 		return refusal
 	}
 	operations, err := jsonpatch.DecodePatch(patch)
+	if err == nil && slices.ContainsFunc(operations, copies) {
+		return refusal // a few that copy what they have copied fill the memory
+	}
 	if err == nil {
 		_, err = operations.Apply(document)
 	}
@@ -234,6 +240,23 @@ func explainJSONPatch(refusal error, patchType dgmv1alpha1.PatchType, before *un
 		return refusal
 	}
 	return apierrors.NewBadRequest(err.Error())
+}
+
+func copies(o jsonpatch.Operation) bool { return o.Kind() == "copy" }
+
+// explainConflict tells a patch that asks for another resourceVersion, and will
+// for ever, from an object that somebody else is writing.
+func (s *step) explainConflict(ctx context.Context, ref dgmv1alpha1.ObjectReference, before *unstructured.Unstructured, conflict error) error {
+	now, err := s.get(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if now.GetResourceVersion() != before.GetResourceVersion() {
+		// Not wrapped: this is no conflict over the improvement itself.
+		return fmt.Errorf("%s is being changed by somebody else: %v", ref, conflict) //nolint:errorlint // see above
+	}
+	return fail(dgmv1alpha1.ReasonInvalidPatch, "%s: the patch is for another state of the object: remove metadata.resourceVersion and metadata.uid from it; the API server says: %s",
+		ref, refusal(conflict))
 }
 
 func (s *step) refuseGitOpsOwned(change dgmv1alpha1.Change, owner, detail string) error {
