@@ -55,11 +55,11 @@ func (r *BanditPolicyReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// Enqueue has a policy reconciled.
-func (r *BanditPolicyReconciler) Enqueue(key types.NamespacedName) {
-	r.events <- event.GenericEvent{Object: &dgmv1alpha1.BanditPolicy{
+// Enqueue has a policy reconciled, unless ctx ends first.
+func (r *BanditPolicyReconciler) Enqueue(ctx context.Context, key types.NamespacedName) {
+	enqueue(ctx, r.events, &dgmv1alpha1.BanditPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
-	}}
+	})
 }
 
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=banditpolicies,verbs=get;list;watch

@@ -7,6 +7,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -58,17 +59,18 @@ type ImprovementWorkspaceReconciler struct {
 	// Clock tells the time.
 	Clock clock.PassiveClock
 
-	claims  *claims
-	written *written
-	events  chan event.GenericEvent
-	once    startOnce
+	claims        *claims
+	written       *written
+	events        chan event.GenericEvent
+	once          startOnce
+	lostSnapshots sync.Map // of types.NamespacedName
 }
 
 // SetupWithManager registers the controller.
 func (r *ImprovementWorkspaceReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	r.events = make(chan event.GenericEvent, 1024)
 	r.written = newWritten()
-	r.claims = newClaims(func(key types.NamespacedName) { go r.Enqueue(key) })
+	r.claims = newClaims(func(key types.NamespacedName) { go r.Enqueue(context.Background(), key) })
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("improvementworkspace").
 		For(&dgmv1alpha1.ImprovementWorkspace{}).
@@ -77,11 +79,19 @@ func (r *ImprovementWorkspaceReconciler) SetupWithManager(mgr ctrl.Manager) erro
 		Complete(r)
 }
 
-// Enqueue has an improvement reconciled.
-func (r *ImprovementWorkspaceReconciler) Enqueue(key types.NamespacedName) {
-	r.events <- event.GenericEvent{Object: &dgmv1alpha1.ImprovementWorkspace{
+// Enqueue has an improvement reconciled, unless ctx ends first.
+func (r *ImprovementWorkspaceReconciler) Enqueue(ctx context.Context, key types.NamespacedName) {
+	enqueue(ctx, r.events, &dgmv1alpha1.ImprovementWorkspace{
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
-	}}
+	})
+}
+
+// enqueue gives up with ctx: nobody takes events while the manager stops.
+func enqueue(ctx context.Context, events chan<- event.GenericEvent, object client.Object) {
+	select {
+	case events <- event.GenericEvent{Object: object}:
+	case <-ctx.Done():
+	}
 }
 
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces,verbs=get;list;watch;patch
@@ -106,6 +116,9 @@ func (r *ImprovementWorkspaceReconciler) Reconcile(ctx context.Context, req ctrl
 		return ctrl.Result{}, nil // the event of our own write follows
 	}
 	s := r.newStep(&cached)
+	if err := s.restoreLostSnapshot(ctx); err != nil {
+		return ctrl.Result{}, err
+	}
 	standing, err := s.advance(ctx)
 	return s.conclude(ctx, standing, err)
 }

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -144,22 +145,32 @@ func describeRollback(plan snapshot.Plan) json.RawMessage {
 	return mustJSON(rollbackPlan{PlanDigest: plan.BeforeDigest(), Diff: plan.Diff()})
 }
 
-// RestoreSnapshotRow saves an improvement's snapshot from the cluster again: the
-// database has lost it. One that is damaged, or that the database refuses, is
-// left: a rollback says so when it needs it.
-func (r *ImprovementWorkspaceReconciler) RestoreSnapshotRow(ctx context.Context, w *dgmv1alpha1.ImprovementWorkspace) error {
-	s := r.newStep(w)
+// SnapshotLost has the snapshot of an improvement saved from the cluster again,
+// the next time that it is reconciled.
+func (r *ImprovementWorkspaceReconciler) SnapshotLost(key types.NamespacedName) {
+	r.lostSnapshots.Store(key, struct{}{})
+}
+
+// restoreLostSnapshot saves a snapshot that the database has lost. One that is
+// damaged, or that the database refuses, is left: a rollback says so when it
+// needs it.
+func (s *step) restoreLostSnapshot(ctx context.Context) error {
+	_, lost := s.lostSnapshots.LoadAndDelete(client.ObjectKeyFromObject(s.w))
+	if !lost || s.w.Status.Snapshot == nil {
+		return nil
+	}
 	plan, canonical, err := s.findRevision(ctx)
-	if isFailure(err) || (err == nil && (plan == nil || snapshot.Digest(canonical) != w.Status.Snapshot.Digest)) {
+	if isFailure(err) || (err == nil && (plan == nil || snapshot.Digest(canonical) != s.w.Status.Snapshot.Digest)) {
 		return nil
 	}
 	if err != nil {
+		s.SnapshotLost(client.ObjectKeyFromObject(s.w))
 		return err
 	}
 	err = s.saveSnapshot(ctx, *plan, canonical)
 	var refused *pgstore.RowError
-	if errors.As(err, &refused) || errors.Is(err, pgstore.ErrIntegrity) {
-		return nil
+	if errors.As(err, &refused) || errors.Is(err, pgstore.ErrIntegrity) || errors.Is(err, pgstore.ErrUnavailable) {
+		return nil // when the database is back, it is looked for again
 	}
 	return err
 }

@@ -5,7 +5,6 @@ package controllers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -32,9 +31,10 @@ type Resync struct {
 	// Interval is how often hand edits of rows are looked for.
 	Interval time.Duration
 	// Improvements and Policies take what is to be compared.
-	Improvements, Policies func(types.NamespacedName)
-	// RestoreSnapshot saves the snapshot of an improvement that the database lost.
-	RestoreSnapshot func(context.Context, *dgmv1alpha1.ImprovementWorkspace) error
+	Improvements, Policies func(context.Context, types.NamespacedName)
+	// SnapshotLost takes an improvement whose snapshot the database has lost,
+	// before Improvements takes it.
+	SnapshotLost func(types.NamespacedName)
 	// Log tells why it resyncs.
 	Log logr.Logger
 }
@@ -81,7 +81,7 @@ func (r *Resync) all(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.restoreSnapshots(ctx, improvements.Items); err != nil {
+	if err := r.findLostSnapshots(ctx, improvements.Items); err != nil {
 		return err
 	}
 	live := make(map[types.NamespacedName]struct{}, len(improvements.Items))
@@ -101,39 +101,34 @@ func (r *Resync) all(ctx context.Context) error {
 // one enqueues the live objects of a kind, and those that only have rows left.
 // Reconciling an object that is gone marks its rows; that way an object that is
 // being created meanwhile is never taken for gone.
-func (r *Resync) one(ctx context.Context, kind pgstore.Kind, live map[types.NamespacedName]struct{}, enqueue func(types.NamespacedName)) error {
+func (r *Resync) one(ctx context.Context, kind pgstore.Kind, live map[types.NamespacedName]struct{}, enqueue func(context.Context, types.NamespacedName)) error {
 	for key := range live {
-		enqueue(key)
+		enqueue(ctx, key)
 	}
 	return r.Store.LiveObjects(ctx, kind, func(o pgstore.Object) error {
 		key := types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
 		if _, ok := live[key]; !ok {
-			enqueue(key)
+			enqueue(ctx, key)
 		}
 		return nil
 	})
 }
 
-// restoreSnapshots saves the snapshots that live improvements name and the
+// findLostSnapshots notes the live improvements that name a snapshot which the
 // database does not have.
-func (r *Resync) restoreSnapshots(ctx context.Context, improvements []dgmv1alpha1.ImprovementWorkspace) error {
-	named := map[uuid.UUID]*dgmv1alpha1.ImprovementWorkspace{}
+func (r *Resync) findLostSnapshots(ctx context.Context, improvements []dgmv1alpha1.ImprovementWorkspace) error {
+	named := map[uuid.UUID]types.NamespacedName{}
 	for i := range improvements {
 		if id := parseID(improvements[i].Status.ImprovementID); id.Valid && improvements[i].Status.Snapshot != nil {
-			named[id.UUID] = &improvements[i]
+			named[id.UUID] = client.ObjectKeyFromObject(&improvements[i])
 		}
 	}
 	if len(named) == 0 {
 		return nil
 	}
 	missing, err := r.Store.WithoutSnapshot(ctx, slices.Collect(maps.Keys(named)))
-	if err != nil {
-		return err
-	}
 	for _, id := range missing {
-		if err := r.RestoreSnapshot(ctx, named[id]); err != nil {
-			return fmt.Errorf("save the snapshot of %s/%s again: %w", named[id].Namespace, named[id].Name, err)
-		}
+		r.SnapshotLost(named[id])
 	}
-	return nil
+	return err
 }
