@@ -71,6 +71,7 @@ func newWorldOn(t *testing.T, server *pgtest.Server, url string) *world {
 	w := &world{T: t, Client: c, server: server, url: url, namespace: kubetest.Namespace(t)}
 	w.tenant("improver", "configmaps")
 	t.Cleanup(w.removeAll)
+	w.removeLease() // the operator of the test before was killed
 	return w
 }
 

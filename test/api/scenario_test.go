@@ -40,6 +40,12 @@ func (w *world) scenario(name string, test func(w *world)) {
 func (w *world) crash() {
 	w.Helper()
 	w.operator.Kill()
+	w.removeLease()
+}
+
+// removeLease spares the next operator the wait for one that is gone.
+func (w *world) removeLease() {
+	w.Helper()
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "dgm-system", Name: "dgm-operator"}}
 	if err := w.Delete(context.Background(), lease); client.IgnoreNotFound(err) != nil {
 		w.Fatal(err)
