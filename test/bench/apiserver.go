@@ -12,6 +12,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
@@ -47,6 +48,20 @@ func writesOf(ctx context.Context, config *rest.Config) (requests, error) {
 		}
 	}
 	return counted, nil
+}
+
+// elections counts the events of leader election: like the Lease, they are
+// nothing that reconciling writes.
+func elections(ctx context.Context, config *rest.Config) (float64, error) {
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return 0, err
+	}
+	list, err := clients.CoreV1().Events(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: "reason=LeaderElection,involvedObject.kind=Lease"})
+	if err != nil {
+		return 0, fmt.Errorf("list the events of leader election: %w", err)
+	}
+	return float64(len(list.Items)), nil
 }
 
 // since lists what was asked after an earlier count, and how often in all.

@@ -132,7 +132,31 @@ func (t table) arrays(batch []pgstore.Improvement) []any {
 	}
 	out := make([]any, len(arrays))
 	for i := range arrays {
-		out[i] = arrays[i]
+		out[i] = typedArray(t.types[i], arrays[i])
+	}
+	return out
+}
+
+// typedArray makes an array that pgx encodes without looking at each value's type.
+func typedArray(columnType string, values []any) any {
+	switch columnType {
+	case "uuid":
+		return typed[uuid.UUID](values)
+	case "int":
+		return typed[int32](values)
+	case "bigint":
+		return typed[int64](values)
+	case "timestamptz":
+		return typed[time.Time](values)
+	default:
+		return typed[string](values)
+	}
+}
+
+func typed[T any](values []any) []T {
+	out := make([]T, len(values))
+	for i, value := range values {
+		out[i] = value.(T) //nolint:forcetypeassert // the tables above say so
 	}
 	return out
 }

@@ -31,7 +31,7 @@ type sizes struct {
 
 var (
 	fullSizes  = sizes{objects: 5000, clients: 16, rounds: 3, unchanged: 10000, writes: 20000, callers: 1000}
-	quickSizes = sizes{objects: 300, clients: 16, rounds: 1, unchanged: 500, writes: 2000, callers: 1000}
+	quickSizes = sizes{objects: 300, clients: 16, rounds: 1, unchanged: 500, writes: 10000, callers: 1000}
 )
 
 type options struct {

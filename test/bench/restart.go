@@ -99,9 +99,15 @@ type observation struct {
 func observe(h *harness, c client.Client, database, namespace string) (observation, error) {
 	var o observation
 	var err error
-	if o.writes, err = writesOf(h.ctx, kubetest.Start(h)); err != nil {
+	config := kubetest.Start(h)
+	if o.writes, err = writesOf(h.ctx, config); err != nil {
 		return o, err
 	}
+	elections, err := elections(h.ctx, config)
+	if err != nil {
+		return o, err
+	}
+	o.writes["POST events"] -= elections
 	var list dgmv1alpha1.ImprovementWorkspaceList
 	if err := c.List(h.ctx, &list, client.InNamespace(namespace)); err != nil {
 		return o, err
@@ -176,15 +182,15 @@ func restart(h *harness, o options, database string) (restarted, error) {
 	if err := waitForRest(h.ctx, operator, "http://"+metrics+"/metrics", o.unchanged); err != nil {
 		return restarted{}, err
 	}
-	r := restarted{took: time.Since(began) - restTime, cpu: cpuTime(operator.Pid())}
+	r := restarted{took: time.Since(began) - idleTime, cpu: cpuTime(operator.Pid())}
 	var err error
 	r.peak, r.resident, err = memory(operator.Pid())
 	operator.Stop(h)
 	return r, err
 }
 
-// restTime is how long an operator must have had nothing to do.
-const restTime = 2 * time.Second
+// idleTime is how long an operator must have had nothing to do.
+const idleTime = 2 * time.Second
 
 // waitForRest waits until an operator has reconciled as many objects and then
 // rests.
@@ -203,7 +209,7 @@ func waitForRest(ctx context.Context, operator *operatortest.Operator, metrics s
 			last, since = done, time.Now()
 			continue
 		}
-		if time.Since(since) > restTime {
+		if time.Since(since) > idleTime {
 			return nil
 		}
 	}

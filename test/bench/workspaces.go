@@ -5,9 +5,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,18 +22,64 @@ import (
 	"github.com/acgs/dgm-operator/test/operatortest"
 )
 
-// newClient installs what belongs to the operator and returns a client of an
-// administrator.
+// newClient installs what belongs to the operator and returns a client of a
+// user with the rights that the measurements need. An administrator would be
+// served faster than the operator: past RBAC and without waiting in its queues.
 func newClient(h *harness) (client.Client, error) {
 	operatortest.Install(h)
 	scheme := runtime.NewScheme()
-	if err := dgmv1alpha1.AddToScheme(scheme); err != nil {
+	for _, add := range []func(*runtime.Scheme) error{dgmv1alpha1.AddToScheme, corev1.AddToScheme, rbacv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	admin, err := client.New(kubetest.Start(h), client.Options{Scheme: scheme})
+	if err != nil {
 		return nil, err
 	}
-	if err := corev1.AddToScheme(scheme); err != nil {
+	if err := grantRights(h.ctx, admin); err != nil {
 		return nil, err
 	}
-	return client.New(kubetest.Start(h), client.Options{Scheme: scheme})
+	c, err := client.New(kubetest.UserConfig(h, user), client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, err
+	}
+	return c, waitForRights(h.ctx, c)
+}
+
+// user is who creates workspaces.
+const user = "bench"
+
+func grantRights(ctx context.Context, admin client.Client) error {
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: user}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{dgmv1alpha1.GroupVersion.Group}, Resources: []string{"improvementworkspaces", "improvementworkspaces/status"}, Verbs: []string{"*"}},
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"list"}},
+		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"impersonate"}},
+	}}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: user},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: user},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: user}},
+	}
+	for _, object := range []client.Object{role, binding} {
+		if err := admin.Create(ctx, object); client.IgnoreAlreadyExists(err) != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitForRights waits until the API server has taken up what was granted.
+func waitForRights(ctx context.Context, c client.Client) error {
+	for {
+		err := c.Create(ctx, workspace(metav1.NamespaceDefault, 0), client.DryRunAll)
+		if !apierrors.IsForbidden(err) {
+			return err
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // workspace is a suspended improvement of common size.
