@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -228,6 +229,116 @@ func TestInterrupted(t *testing.T) {
 		failed := w.stalls(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonTargetGone)
 		w.says(message(failed), "ConfigMap/two")
 		w.values(map[string]string{"one": "5", "two": "7"})
+	})
+}
+
+// preparing starts an improvement and holds it while its snapshot is stored.
+func (w *world) preparing() (*liveGate, *dgmv1alpha1.ImprovementWorkspace) {
+	w.Helper()
+	w.configMap("config", map[string]string{"CACHE_TTL": "5"})
+	gate := w.gate()
+	gate.rule(func(object string) gateAnswer {
+		if strings.HasPrefix(object, "ControllerRevision/") {
+			return gateBreak
+		}
+		return gateAllow
+	})
+	ttl := w.improvement("ttl", "config")
+	w.create(ttl)
+	w.reaches(ttl, dgmv1alpha1.PhasePreparing, dgmv1alpha1.ReasonRetrying)
+	return gate, ttl
+}
+
+func TestInterruptedWhilePreparing(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+
+	w.scenario("deleted", func(w *world) {
+		gate, ttl := w.preparing()
+		w.deleted(ttl)
+		w.goes(ttl)
+		gate.open()
+		w.values(map[string]string{"config": "5"})
+		w.rows("failed|failed|1", stateOf, "ttl", w.namespace)
+	})
+
+	w.scenario("aborted", func(w *world) {
+		_, ttl := w.preparing()
+		w.annotate(ttl, dgmv1alpha1.AnnotationAbort, "1")
+		failed := w.stalls(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonAborted)
+		w.says(message(failed), "nothing was changed")
+		w.values(map[string]string{"config": "5"})
+	})
+
+	w.scenario("suspended", func(w *world) {
+		gate, ttl := w.preparing()
+		if err := w.patch(ttl, `{"spec":{"suspend":true}}`); err != nil {
+			t.Fatal(err)
+		}
+		gate.open()
+		w.nudge(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhasePreparing, dgmv1alpha1.ReasonSuspended)
+		w.values(map[string]string{"config": "5"})
+		if err := w.patch(ttl, `{"spec":{"suspend":false}}`); err != nil {
+			t.Fatal(err)
+		}
+		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
+	})
+
+	w.scenario("frozen, then edited by others", func(w *world) {
+		gate, ttl := w.preparing()
+		w.freeze("true")
+		gate.open()
+		w.nudge(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhasePreparing, dgmv1alpha1.ReasonFrozen)
+		w.values(map[string]string{"config": "5"})
+		w.setData("config", "OTHER", "theirs")
+		w.freeze("false")
+		w.nudge(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
+		if diff := cmp.Diff(map[string]string{"CACHE_TTL": "60", "OTHER": "theirs"}, w.data("config")); diff != "" {
+			w.Error(diff)
+		}
+	})
+
+	w.scenario("the touched value changed by others", func(w *world) {
+		gate, ttl := w.preparing()
+		w.freeze("true")
+		gate.open()
+		w.nudge(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhasePreparing, dgmv1alpha1.ReasonFrozen)
+		w.setData("config", "CACHE_TTL", "30")
+		w.freeze("false")
+		w.nudge(ttl)
+		failed := w.stalls(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonTargetChanged)
+		w.says(message(failed), "ConfigMap/config", dgmv1alpha1.AnnotationRetry)
+		w.values(map[string]string{"config": "30"})
+	})
+
+	// A snapshot is stored once: what is edited after that is another attempt,
+	// never the old plan.
+	w.scenario("edited after its snapshot was stored", func(w *world) {
+		gate, ttl := w.preparing()
+		w.freeze("true")
+		gate.open()
+		w.nudge(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhasePreparing, dgmv1alpha1.ReasonFrozen)
+		w.grants("improver")
+		w.nudge(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhasePending, "")
+		if err := w.patch(ttl, `{"spec":{"changes":[{"name":"cache","targetRef":{"apiVersion":"v1","kind":"ConfigMap","name":"config"},"patch":"data: {CACHE_TTL: \"90\"}"}]}}`); err != nil {
+			t.Fatal(err)
+		}
+		w.grants("improver", "get", "patch")
+		w.freeze("false")
+		w.nudge(ttl)
+		w.attempt(ttl, 2, dgmv1alpha1.PhaseCompleted)
+		w.values(map[string]string{"config": "90"})
+		w.synced(ttl)
+		w.rows("1|failed|0\n2|completed|1", attempts, "ttl", w.namespace)
+		w.annotate(ttl, dgmv1alpha1.AnnotationRollback, "1")
+		w.reaches(ttl, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
+		w.values(map[string]string{"config": "5"})
 	})
 }
 

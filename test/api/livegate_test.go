@@ -25,8 +25,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// liveGate sees every real (not dry-run) update of an object in its namespace
-// before it is made: the API server asks it, as an admission webhook.
+// liveGate sees every real (not dry-run) update of an object in its namespace,
+// and the creation of each snapshot, before it is made: the API server asks it,
+// as an admission webhook.
 type liveGate struct {
 	mu     sync.Mutex
 	decide func(object string) gateAnswer
@@ -62,6 +63,9 @@ func (w *world) gate() *liveGate {
 			Rules: []registrationv1.RuleWithOperations{{
 				Operations: []registrationv1.OperationType{registrationv1.Update},
 				Rule:       registrationv1.Rule{APIGroups: []string{"", "apps"}, APIVersions: []string{"*"}, Resources: []string{"configmaps", "deployments", "services"}},
+			}, {
+				Operations: []registrationv1.OperationType{registrationv1.Create},
+				Rule:       registrationv1.Rule{APIGroups: []string{"apps"}, APIVersions: []string{"*"}, Resources: []string{"controllerrevisions"}},
 			}},
 		}},
 	}
