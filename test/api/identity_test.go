@@ -5,8 +5,10 @@ package api
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
+	registrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -235,6 +237,38 @@ func TestCommandTokens(t *testing.T) {
 			w.Errorf("it is %s in attempt %d", seen.Status.Phase, seen.Status.Attempt)
 		}
 		w.values(map[string]string{"config": "60"})
+	})
+
+	w.scenario("are kept until they could be handled", func(w *world) {
+		gate := w.gate(asks(registrationv1.Update, dgmv1alpha1.GroupVersion.Group, "improvementworkspaces"))
+		ttl := w.completed()
+		w.eventually("the finalizer goes", func() error {
+			if finalizers := w.refresh(ttl).Finalizers; len(finalizers) > 0 {
+				return errorf("finalizers %v", finalizers)
+			}
+			return nil
+		})
+		w.annotate(ttl, dgmv1alpha1.AnnotationRollback+dgmv1alpha1.AnnotationReasonSuffix, "p99 is up")
+		var asked atomic.Int32
+		gate.rule(func(object string) gateAnswer {
+			// The first is the command itself, from then on the operator's finalizer.
+			if object == "ImprovementWorkspace/ttl" && asked.Add(1) > 1 {
+				return gateBreak
+			}
+			return gateAllow
+		})
+		w.annotate(ttl, dgmv1alpha1.AnnotationRollback, "1")
+		w.eventually("the operator has tried more than once", func() error {
+			if tried := asked.Load(); tried < 4 {
+				return errorf("it asked %d times", tried)
+			}
+			return nil
+		})
+		w.values(map[string]string{"config": "60"})
+		gate.open()
+		done := w.reaches(ttl, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
+		w.says(message(done), "p99 is up")
+		w.values(map[string]string{"config": "5"})
 	})
 }
 

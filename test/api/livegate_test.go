@@ -47,8 +47,15 @@ const (
 
 const gateProbe = "gate-probe"
 
+func asks(operation registrationv1.OperationType, group string, resources ...string) registrationv1.RuleWithOperations {
+	return registrationv1.RuleWithOperations{
+		Operations: []registrationv1.OperationType{operation},
+		Rule:       registrationv1.Rule{APIGroups: []string{group}, APIVersions: []string{"*"}, Resources: resources},
+	}
+}
+
 // gate puts a gate in front of the namespace and waits until it is in force.
-func (w *world) gate() *liveGate {
+func (w *world) gate(more ...registrationv1.RuleWithOperations) *liveGate {
 	w.Helper()
 	g := &liveGate{decide: func(string) gateAnswer { return gateAllow }}
 	url, authority := g.serve(w)
@@ -60,13 +67,10 @@ func (w *world) gate() *liveGate {
 			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: w.namespace}},
 			SideEffects:             new(registrationv1.SideEffectClassNone),
 			AdmissionReviewVersions: []string{"v1"},
-			Rules: []registrationv1.RuleWithOperations{{
-				Operations: []registrationv1.OperationType{registrationv1.Update},
-				Rule:       registrationv1.Rule{APIGroups: []string{"", "apps"}, APIVersions: []string{"*"}, Resources: []string{"configmaps", "deployments", "services"}},
-			}, {
-				Operations: []registrationv1.OperationType{registrationv1.Create},
-				Rule:       registrationv1.Rule{APIGroups: []string{"apps"}, APIVersions: []string{"*"}, Resources: []string{"controllerrevisions"}},
-			}},
+			Rules: append([]registrationv1.RuleWithOperations{
+				asks(registrationv1.Update, "", "configmaps", "services"), asks(registrationv1.Update, "apps", "deployments"),
+				asks(registrationv1.Create, "apps", "controllerrevisions"),
+			}, more...),
 		}},
 	}
 	w.create(hook)
