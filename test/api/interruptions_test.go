@@ -308,7 +308,6 @@ func TestInterruptedWhilePreparing(t *testing.T) {
 		w.nudge(ttl)
 		w.reaches(ttl, dgmv1alpha1.PhasePreparing, dgmv1alpha1.ReasonFrozen)
 		w.setData("config", "CACHE_TTL", "30")
-		w.freeze("false")
 		w.nudge(ttl)
 		failed := w.stalls(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonTargetChanged)
 		w.says(message(failed), "ConfigMap/config", dgmv1alpha1.AnnotationRetry)
