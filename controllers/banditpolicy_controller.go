@@ -147,6 +147,7 @@ func setPolicyMirrored(policy, before *dgmv1alpha1.BanditPolicy, err error) (ctr
 }
 
 func (r *BanditPolicyReconciler) reconcileGone(ctx context.Context, key types.NamespacedName) (ctrl.Result, error) {
+	r.written.Forget(key)
 	err := r.Store.Tombstone(ctx, pgstore.KindBanditPolicy, key.Namespace, key.Name, "")
 	if errors.Is(err, pgstore.ErrUnavailable) {
 		// When the database is back, the rows are compared with the objects.

@@ -99,6 +99,7 @@ func (s *step) endedAt() time.Time {
 // reconcileGone marks the rows of an object that is no more.
 func (r *ImprovementWorkspaceReconciler) reconcileGone(ctx context.Context, key types.NamespacedName) (ctrl.Result, error) {
 	r.claims.ReleaseName(key)
+	r.written.Forget(key)
 	err := r.Outbox.Drain(ctx, r.Store)
 	if err == nil {
 		err = r.Store.Tombstone(ctx, pgstore.KindImprovementWorkspace, key.Namespace, key.Name, "")

@@ -15,23 +15,23 @@ import (
 // a step, or mirror an older state over a newer one (P4).
 type written struct {
 	mu       sync.Mutex
-	versions map[types.UID]string
+	versions map[types.NamespacedName]string
 }
 
-func newWritten() *written { return &written{versions: map[types.UID]string{}} }
+func newWritten() *written { return &written{versions: map[types.NamespacedName]string{}} }
 
 // Record notes the version that a write returned.
 func (w *written) Record(object client.Object) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.versions[object.GetUID()] = object.GetResourceVersion()
+	w.versions[client.ObjectKeyFromObject(object)] = object.GetResourceVersion()
 }
 
 // Behind reports whether the cached object is older than the last own write.
 func (w *written) Behind(cached client.Object) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	own, ok := w.versions[cached.GetUID()]
+	own, ok := w.versions[client.ObjectKeyFromObject(cached)]
 	if !ok {
 		return false
 	}
@@ -39,6 +39,13 @@ func (w *written) Behind(cached client.Object) bool {
 	if err == nil && order < 0 {
 		return true
 	}
-	delete(w.versions, cached.GetUID())
+	delete(w.versions, client.ObjectKeyFromObject(cached))
 	return false
+}
+
+// Forget drops what is remembered of an object that is gone.
+func (w *written) Forget(key types.NamespacedName) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.versions, key)
 }
