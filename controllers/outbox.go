@@ -40,9 +40,24 @@ const (
 
 // +kubebuilder:rbac:groups="",namespace=dgm-system,resources=configmaps,verbs=create;list;delete
 
+// maxKept is what of a row surely goes into a ConfigMap, which holds 1 MiB.
+const maxKept = 512 << 10
+
+// encodeKept is a row as it is kept. One that is too large is kept without what
+// was to change: the database has that since before anything was changed, and a
+// row that does not bring it leaves it.
+func encodeKept(row pgstore.Improvement) ([]byte, error) {
+	encoded, err := json.Marshal(row)
+	if err != nil || len(encoded) <= maxKept {
+		return encoded, err
+	}
+	row.AlgorithmChanges, row.Configuration = nil, nil
+	return json.Marshal(row)
+}
+
 // Put keeps a row; the same improvement again is kept once.
 func (o *Outbox) Put(ctx context.Context, row pgstore.Improvement) error {
-	encoded, err := json.Marshal(row)
+	encoded, err := encodeKept(row)
 	if err != nil {
 		return fmt.Errorf("encode the last state of %s/%s: %w", row.Namespace, row.Name, err)
 	}
