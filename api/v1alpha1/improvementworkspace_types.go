@@ -116,7 +116,7 @@ type ObjectReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[^/%]+$`
+	// +kubebuilder:validation:Pattern=`^[^/%]*[^/%.][^/%]*$`
 	Name string `json:"name,omitempty"`
 }
 

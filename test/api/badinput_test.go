@@ -103,6 +103,7 @@ func TestRefusedAtAdmission(t *testing.T) {
 		{"no-changes", over(), "spec.changes"},
 		{"type", patching("v1", "ConfigMap", "config", "Replace", "{}"), "Unsupported value"},
 		{"path-as-name", patching("v1", "ConfigMap", "../../secrets/x", dgmv1alpha1.PatchMerge, "{}"), "spec.changes[0].targetRef.name"},
+		{"dots-as-name", patching("v1", "ConfigMap", "..", dgmv1alpha1.PatchMerge, "{}"), "spec.changes[0].targetRef.name"},
 		{"huge", patching("v1", "ConfigMap", "config", dgmv1alpha1.PatchMerge, strings.Repeat("x", 524289)), "524288"},
 		{"no-description", func(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.Description = "" }, "spec.description"},
 	} {
