@@ -88,7 +88,8 @@ func (s *session) applyImprovements(ctx context.Context, q *dbsql.Queries, reque
 	}
 	if archived < int64(len(requests)) {
 		if err := q.TouchFinalArchive(ctx, dbsql.TouchFinalArchiveParams{
-			WriterEpoch: s.fence.epoch, ImprovementIds: archive.ImprovementIds, Uids: archive.Uids, Revisions: archive.Revisions,
+			WriterEpoch: s.fence.epoch, ImprovementIds: archive.ImprovementIds,
+			Uids: archive.Uids, Generations: archive.Generations, Revisions: archive.Revisions,
 		}); err != nil {
 			return err
 		}

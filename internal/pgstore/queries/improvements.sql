@@ -66,7 +66,8 @@ FROM (
         unnest(@revisions::bigint[]) AS revision, unnest(@constitutional_hashes::text[]) AS constitutional_hash
 ) r
 LEFT JOIN dgm.dgm_archive t ON t.improvement_id = r.improvement_id
-WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid OR t.writer_epoch > r.writer_epoch
+WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid OR t.generation IS DISTINCT FROM r.generation
+   OR t.writer_epoch > r.writer_epoch
    OR ((t.status NOT IN ('completed', 'failed', 'rolled_back') OR t.content_digest = r.content_digest
        OR (t.status = 'completed' AND r.status = 'rolled_back'))
       AND ROW(t.parent_improvement_id, t.attempt, t.material_digest, t."timestamp", t.description, t.algorithm_changes,
@@ -81,12 +82,13 @@ WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid O
         NULLIF(r.metadata, '')::jsonb, NULLIF(r.created_by, ''), r.cluster, r.namespace, r.name, r.generation,
         COALESCE(NULLIF(r.constitutional_hash, ''), dgm.active_constitutional_hash())));
 
--- A terminal row follows its object all the same: who it is and that it lives.
+-- A terminal row follows its object all the same: who it is, its generation, and that it lives.
 -- name: TouchFinalArchive :exec
-UPDATE dgm.dgm_archive t SET uid = r.uid, deleted_at = NULL, writer_epoch = @writer_epoch::bigint, revision = r.revision
-FROM (SELECT unnest(@improvement_ids::uuid[]) AS improvement_id, unnest(@uids::text[]) AS uid, unnest(@revisions::bigint[]) AS revision) r
+UPDATE dgm.dgm_archive t SET uid = r.uid, generation = r.generation, deleted_at = NULL, writer_epoch = @writer_epoch::bigint, revision = r.revision
+FROM (SELECT unnest(@improvement_ids::uuid[]) AS improvement_id, unnest(@uids::text[]) AS uid, unnest(@generations::bigint[]) AS generation,
+    unnest(@revisions::bigint[]) AS revision) r
 WHERE t.improvement_id = r.improvement_id
-  AND (t.uid IS DISTINCT FROM r.uid OR t.deleted_at IS NOT NULL)
+  AND (t.uid IS DISTINCT FROM r.uid OR t.generation IS DISTINCT FROM r.generation OR t.deleted_at IS NOT NULL)
   AND (t.writer_epoch, t.revision) <= (@writer_epoch::bigint, r.revision);
 
 -- Rows of a newer leader are left as they are. What was recorded once (what is to

@@ -31,7 +31,8 @@ FROM (
         unnest($25::bigint[]) AS revision, unnest($26::text[]) AS constitutional_hash
 ) r
 LEFT JOIN dgm.dgm_archive t ON t.improvement_id = r.improvement_id
-WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid OR t.writer_epoch > r.writer_epoch
+WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid OR t.generation IS DISTINCT FROM r.generation
+   OR t.writer_epoch > r.writer_epoch
    OR ((t.status NOT IN ('completed', 'failed', 'rolled_back') OR t.content_digest = r.content_digest
        OR (t.status = 'completed' AND r.status = 'rolled_back'))
       AND ROW(t.parent_improvement_id, t.attempt, t.material_digest, t."timestamp", t.description, t.algorithm_changes,
@@ -298,10 +299,11 @@ func (q *Queries) NewerImprovements(ctx context.Context, arg NewerImprovementsPa
 }
 
 const touchFinalArchive = `-- name: TouchFinalArchive :exec
-UPDATE dgm.dgm_archive t SET uid = r.uid, deleted_at = NULL, writer_epoch = $1::bigint, revision = r.revision
-FROM (SELECT unnest($2::uuid[]) AS improvement_id, unnest($3::text[]) AS uid, unnest($4::bigint[]) AS revision) r
+UPDATE dgm.dgm_archive t SET uid = r.uid, generation = r.generation, deleted_at = NULL, writer_epoch = $1::bigint, revision = r.revision
+FROM (SELECT unnest($2::uuid[]) AS improvement_id, unnest($3::text[]) AS uid, unnest($4::bigint[]) AS generation,
+    unnest($5::bigint[]) AS revision) r
 WHERE t.improvement_id = r.improvement_id
-  AND (t.uid IS DISTINCT FROM r.uid OR t.deleted_at IS NOT NULL)
+  AND (t.uid IS DISTINCT FROM r.uid OR t.generation IS DISTINCT FROM r.generation OR t.deleted_at IS NOT NULL)
   AND (t.writer_epoch, t.revision) <= ($1::bigint, r.revision)
 `
 
@@ -309,15 +311,17 @@ type TouchFinalArchiveParams struct {
 	WriterEpoch    int64
 	ImprovementIds []uuid.UUID
 	Uids           []string
+	Generations    []int64
 	Revisions      []int64
 }
 
-// A terminal row follows its object all the same: who it is and that it lives.
+// A terminal row follows its object all the same: who it is, its generation, and that it lives.
 func (q *Queries) TouchFinalArchive(ctx context.Context, arg TouchFinalArchiveParams) error {
 	_, err := q.db.Exec(ctx, touchFinalArchive,
 		arg.WriterEpoch,
 		arg.ImprovementIds,
 		arg.Uids,
+		arg.Generations,
 		arg.Revisions,
 	)
 	return err
