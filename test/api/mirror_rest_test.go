@@ -178,7 +178,7 @@ func (w *world) writeRequests() map[string]string {
 	counters := map[string]string{}
 	for lines := bufio.NewScanner(bytes.NewReader(metrics)); lines.Scan(); {
 		match := requestLine.FindStringSubmatch(lines.Text())
-		if match != nil && !slices.ContainsFunc(ignored, func(label string) bool { return strings.Contains(match[1], label) }) {
+		if len(match) == 3 && !slices.ContainsFunc(ignored, func(label string) bool { return strings.Contains(match[1], label) }) {
 			counters[match[1]] = match[2]
 		}
 	}
