@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -79,16 +80,41 @@ func (c *claims) Release(uid string) {
 	delete(c.waiting, uid)
 	var wake []types.NamespacedName
 	if held {
-		for _, other := range c.waiting {
-			if other.Shared(released) != "" {
-				wake = append(wake, types.NamespacedName{Namespace: other.Namespace, Name: other.Name})
-			}
-		}
+		wake = c.nextAfter(released)
 	}
 	c.mu.Unlock()
 	for _, key := range wake {
 		c.wake(key)
 	}
+}
+
+// nextAfter are those that what was released may let begin. Who shares a claim
+// with one that goes first is woken when that one has ended, or waits no more:
+// of thousands that wait for one service each end wakes one, not all.
+func (c *claims) nextAfter(released lifecycle.Candidate) []types.NamespacedName {
+	var waiting []lifecycle.Candidate
+	for _, other := range c.waiting {
+		if other.Shared(released) != "" {
+			waiting = append(waiting, other)
+		}
+	}
+	slices.SortFunc(waiting, func(a, b lifecycle.Candidate) int {
+		if a.Precedes(b) {
+			return -1
+		}
+		return 1
+	})
+	var next []types.NamespacedName
+	taken := map[lifecycle.Claim]struct{}{}
+	for _, candidate := range waiting {
+		if !slices.ContainsFunc(candidate.Claims, func(claim lifecycle.Claim) bool { _, ok := taken[claim]; return ok }) {
+			next = append(next, types.NamespacedName{Namespace: candidate.Namespace, Name: candidate.Name})
+		}
+		for _, claim := range candidate.Claims {
+			taken[claim] = struct{}{}
+		}
+	}
+	return next
 }
 
 // ReleaseName releases what the object of that name holds, whatever its uid.
