@@ -78,7 +78,6 @@ const (
 	ReasonInvalidPatch         = "InvalidPatch"
 	ReasonChangeRefused        = "ChangeRefused"
 	ReasonGitOpsOwned          = "GitOpsOwned"
-	ReasonGitOpsConflict       = "GitOpsConflict"
 	ReasonTooLarge             = "TooLarge"
 	ReasonNotReversible        = "NotReversible"
 	ReasonAborted              = "Aborted"
