@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 )
 
@@ -90,12 +91,16 @@ func (e editor) inList(current maybe, base, rest Path, change func(maybe) maybe)
 	return some(list), nil
 }
 
-// find returns the position of the item, -1 when it is not there.
+// find returns the position of the item, -1 when it is not there. A list can have thousands of items, of each of which
+// a path leads through it: nothing is encoded or allocated for an item.
 func find(list []any, element Element) (int, error) {
+	matches, err := element.matcher()
+	if err != nil {
+		return -1, err
+	}
 	found := -1
 	for i, item := range list {
-		candidate, ok := elementOf(item, keyNames(element))
-		if !ok || candidate.String() != element.String() {
+		if !matches(item) {
 			continue
 		}
 		if found >= 0 {
@@ -104,6 +109,37 @@ func find(list []any, element Element) (int, error) {
 		found = i
 	}
 	return found, nil
+}
+
+// matcher returns what tells whether a decoded item is the one that the element names, as elementOf would.
+func (e Element) matcher() (func(item any) bool, error) {
+	if len(e.Keys) == 0 {
+		wanted, err := e.Value.maybe()
+		return func(item any) bool { return isScalar(item) && wanted.present && item == wanted.value }, err
+	}
+	wanted := make([]any, len(e.Keys))
+	for i, key := range e.Keys {
+		value, err := key.Value.maybe()
+		if err != nil {
+			return nil, err
+		}
+		wanted[i] = value.value
+	}
+	return func(item any) bool {
+		fields, ok := item.(map[string]any)
+		for i := 0; ok && i < len(wanted); i++ {
+			ok = reflect.DeepEqual(fields[e.Keys[i].Name], wanted[i])
+		}
+		return ok
+	}, nil
+}
+
+func isScalar(item any) bool {
+	switch item.(type) {
+	case map[string]any, []any:
+		return false
+	}
+	return true
 }
 
 // insert puts an item right behind the nearest of its predecessors in order that is in the list, else before the
