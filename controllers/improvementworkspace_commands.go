@@ -118,7 +118,8 @@ func (s *step) laterOnSamePaths(ctx context.Context) (string, error) {
 	if damage != nil && !isAnswer(damage) {
 		return "", damage
 	}
-	if blocker, claim := s.claims.Acquire(candidateOf(s.w)); blocker != "" {
+	candidate := candidateWith(s.w, own)
+	if blocker, claim := s.claims.Acquire(candidate); blocker != "" {
 		s.claims.Release(string(s.w.UID))
 		return fmt.Sprintf("improvement %s is running and holds %s: command the rollback again when it has ended", blocker, claim), nil
 	}
@@ -128,7 +129,7 @@ func (s *step) laterOnSamePaths(ctx context.Context) (string, error) {
 	}
 	for i := range list.Items {
 		other := &list.Items[i]
-		if !stands(other) || !s.w.Status.AppliedAt.Before(other.Status.AppliedAt) || candidateOf(s.w).Shared(candidateOf(other)) == "" {
+		if !stands(other) || !s.w.Status.AppliedAt.Before(other.Status.AppliedAt) || (candidate.Shared(candidateOf(other)) == "" && !editedAfterEnd(other)) {
 			continue
 		}
 		theirs, damaged := s.newStep(other).loadSnapshot(ctx)
@@ -138,7 +139,7 @@ func (s *step) laterOnSamePaths(ctx context.Context) (string, error) {
 		shared := own.Overlaps(theirs)
 		if damage != nil || damaged != nil {
 			// Which paths they share cannot be told: no means no (P7).
-			shared = []string{string(candidateOf(s.w).Shared(candidateOf(other)))}
+			shared = []string{string(candidate.Shared(candidateOf(other)))}
 		}
 		if len(shared) > 0 {
 			s.claims.Release(string(s.w.UID))

@@ -7,6 +7,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore"
+	"github.com/acgs/dgm-operator/internal/snapshot"
 	"github.com/acgs/dgm-operator/internal/tenant"
 )
 
@@ -306,6 +308,19 @@ func (r *ImprovementWorkspaceReconciler) restoreClaims(ctx context.Context) erro
 		}
 	}
 	return nil
+}
+
+// candidateWith is the candidate that claims what a stored plan changes as well:
+// the spec may have been edited since for the next attempt.
+func candidateWith(w *dgmv1alpha1.ImprovementWorkspace, plan snapshot.Plan) lifecycle.Candidate {
+	candidate := candidateOf(w)
+	for _, object := range plan.Objects {
+		ref := dgmv1alpha1.ObjectReference{APIVersion: object.Ref.APIVersion, Kind: object.Ref.Kind, Name: object.Ref.Name}
+		if claim := lifecycle.ClaimOf(ref); !slices.Contains(candidate.Claims, claim) {
+			candidate.Claims = append(candidate.Claims, claim)
+		}
+	}
+	return candidate
 }
 
 func candidateOf(w *dgmv1alpha1.ImprovementWorkspace) lifecycle.Candidate {

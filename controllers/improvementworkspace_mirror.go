@@ -112,9 +112,9 @@ type rollbackData struct {
 }
 
 // row is the improvement as the database holds it. It follows from the object
-// alone, so that an unchanged object gives an unchanged row. Of an attempt that
-// has ended, and whose spec is edited for the next one already, what was to
-// change is left as the database has it.
+// alone, so that an unchanged object gives an unchanged row. Of an attempt whose
+// spec is edited for the next one already, what was to change is left as the
+// database has it.
 func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
 	w := s.w
 	wasCompleted := w.Status.AppliedAt != nil
@@ -133,7 +133,7 @@ func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
 	metadata := archiveMetadata{
 		Phase: standing.Phase, Reason: standing.Reason, Message: standing.Message, RollbackReason: w.Status.RollbackReason,
 	}
-	if !editedAfterEnd(w) {
+	if w.Status.MaterialDigest == lifecycle.MaterialDigest(&w.Spec) {
 		metadata.Mode, metadata.ServiceAccountName = w.Spec.Mode, w.Spec.ServiceAccountName
 		row.Description, row.AlgorithmChanges = w.Spec.Description, mustJSON(w.Spec.Changes)
 		row.TargetService, row.ImprovementType = w.Spec.Target.Service, string(w.Spec.Type)

@@ -40,8 +40,8 @@ type restoration struct {
 // reconcileRollingBack puts the state before back, in reverse order (P2). It
 // needs no database (P10) and can be repeated after a crash.
 func (s *step) reconcileRollingBack(ctx context.Context) (lifecycle.Standing, error) {
-	s.claims.Hold(candidateOf(s.w))
 	plan, err := s.loadSnapshot(ctx)
+	s.claims.Hold(candidateWith(s.w, plan))
 	if err != nil {
 		return lifecycle.Standing{}, err
 	}

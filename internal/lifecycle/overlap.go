@@ -17,10 +17,14 @@ type Claim string
 func Claims(w *dgmv1alpha1.ImprovementWorkspace) []Claim {
 	claims := []Claim{Claim("service " + w.Spec.Target.Service)}
 	for _, c := range w.Spec.Changes {
-		group := c.TargetRef.GroupVersionKind().GroupKind()
-		claims = append(claims, Claim(group.String()+" "+c.TargetRef.Name))
+		claims = append(claims, ClaimOf(c.TargetRef))
 	}
 	return claims
+}
+
+// ClaimOf is the claim on an object, whatever version of its API names it.
+func ClaimOf(ref dgmv1alpha1.ObjectReference) Claim {
+	return Claim(ref.GroupVersionKind().GroupKind().String() + " " + ref.Name)
 }
 
 // Candidate is an improvement that wants its claims.
