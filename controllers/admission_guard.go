@@ -35,6 +35,7 @@ type AdmissionGuard struct {
 
 	mu      sync.Mutex
 	asked   time.Time
+	since   time.Time
 	verdict error
 }
 
@@ -50,27 +51,41 @@ func NewAdmissionGuard(live client.Reader, c clock.PassiveClock) (*AdmissionGuar
 	return g, nil
 }
 
-// Check is nil when the policy and its binding are in force, else says what is
-// missing or differs. A question that cannot be answered counts as no.
-func (g *AdmissionGuard) Check(ctx context.Context) error {
+// Admitted is nil when an object of that age was judged by the policy and its
+// binding as they are shipped, else says what is missing or differs. A question
+// that cannot be answered counts as no. The time of creation is the one thing of
+// an object that nobody can forge.
+func (g *AdmissionGuard) Admitted(ctx context.Context, created time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if now := g.clock.Now(); g.asked.IsZero() || now.Sub(g.asked) >= admissionMemory {
-		g.verdict, g.asked = g.check(ctx), now
+		g.since, g.verdict = g.check(ctx)
+		g.asked = now
 	}
-	return g.verdict
+	if g.verdict != nil {
+		return fmt.Errorf("%w; install config/admission", g.verdict)
+	}
+	if created.Before(g.since) {
+		return fmt.Errorf("this improvement is older than the admission policy in force (since %s); delete it and create it again", g.since.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
-func (g *AdmissionGuard) check(ctx context.Context) error {
+// check reads the policy and its binding; since is when both were there.
+func (g *AdmissionGuard) check(ctx context.Context) (since time.Time, err error) {
 	var policy admissionv1.ValidatingAdmissionPolicy
 	if err := g.live.Get(ctx, client.ObjectKeyFromObject(&g.policy), &policy); err != nil {
-		return unreadable("ValidatingAdmissionPolicy", g.policy.Name, err)
+		return since, unreadable("ValidatingAdmissionPolicy", g.policy.Name, err)
 	}
 	var binding admissionv1.ValidatingAdmissionPolicyBinding
 	if err := g.live.Get(ctx, client.ObjectKeyFromObject(&g.binding), &binding); err != nil {
-		return unreadable("ValidatingAdmissionPolicyBinding", g.binding.Name, err)
+		return since, unreadable("ValidatingAdmissionPolicyBinding", g.binding.Name, err)
 	}
-	return errors.Join(evaluatePolicy(&g.policy.Spec, &policy.Spec), evaluateBinding(&g.binding.Spec, &binding.Spec))
+	since = policy.CreationTimestamp.Time
+	if binding.CreationTimestamp.After(since) {
+		since = binding.CreationTimestamp.Time
+	}
+	return since, errors.Join(evaluatePolicy(&g.policy.Spec, &policy.Spec), evaluateBinding(&g.binding.Spec, &binding.Spec))
 }
 
 func unreadable(kind, name string, err error) error {

@@ -62,7 +62,7 @@ func (r *BanditPolicyReconciler) Enqueue(ctx context.Context, key types.Namespac
 	})
 }
 
-// +kubebuilder:rbac:groups=dgm.acgs.io,resources=banditpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=dgm.acgs.io,resources=banditpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=banditpolicies/status,verbs=patch
 
 // Reconcile mirrors a policy's arms and says so in its status.

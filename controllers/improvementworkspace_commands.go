@@ -86,14 +86,14 @@ func (s *step) commandRollback(ctx context.Context, reason string) (lifecycle.St
 	message := "a rollback was commanded" + because(reason)
 	if s.w.Status.Phase == dgmv1alpha1.PhaseCompleted {
 		if s.w.Status.Snapshot == nil {
-			return s.refuseRollback("this attempt has no snapshot, so there is nothing to put back"), nil
+			return s.refuseRollback(dgmv1alpha1.ReasonNothingToChange, "this attempt has no snapshot, so there is nothing to put back"), nil
 		}
 		later, err := s.laterOnSamePaths(ctx)
 		if err != nil {
 			return lifecycle.Standing{}, err
 		}
 		if later != "" {
-			return s.refuseRollback(later), nil
+			return s.refuseRollback(dgmv1alpha1.ReasonLaterImprovement, later), nil
 		}
 		if err := s.addFinalizer(ctx); err != nil {
 			return lifecycle.Standing{}, err
@@ -103,9 +103,9 @@ func (s *step) commandRollback(ctx context.Context, reason string) (lifecycle.St
 	return s.beginRollback("", message), nil
 }
 
-func (s *step) refuseRollback(why string) lifecycle.Standing {
+func (s *step) refuseRollback(reason, why string) lifecycle.Standing {
 	meta.SetStatusCondition(&s.w.Status.Conditions, metav1.Condition{
-		Type: dgmv1alpha1.ConditionRollbackRefused, Status: metav1.ConditionTrue, Reason: dgmv1alpha1.ReasonLaterImprovement,
+		Type: dgmv1alpha1.ConditionRollbackRefused, Status: metav1.ConditionTrue, Reason: reason,
 		Message: cutMessage(why), ObservedGeneration: s.w.Generation,
 	})
 	return lifecycle.CurrentStanding(s.w)

@@ -96,9 +96,8 @@ func enqueue(ctx context.Context, events chan<- event.GenericEvent, object clien
 	}
 }
 
-// +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces/status,verbs=patch
-// +kubebuilder:rbac:groups=apps,resources=controllerrevisions,verbs=get;create
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 

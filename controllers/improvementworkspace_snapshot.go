@@ -55,6 +55,9 @@ func (s *step) ensureRevision(ctx context.Context, canonical []byte) error {
 	if apierrors.IsRequestEntityTooLargeError(err) {
 		return fail(dgmv1alpha1.ReasonTooLarge, "the state before the change is too large to be stored in the cluster: %v", err)
 	}
+	if apierrors.IsForbidden(err) {
+		return s.notOptedIn()
+	}
 	if err != nil {
 		return fmt.Errorf("store the snapshot in ControllerRevision %s: %w", revision.Name, err)
 	}
@@ -68,6 +71,9 @@ func (s *step) findRevision(ctx context.Context) (*snapshot.Plan, []byte, error)
 	err := s.Live.Get(ctx, client.ObjectKey{Namespace: s.w.Namespace, Name: s.revisionName()}, &revision)
 	if apierrors.IsNotFound(err) {
 		return nil, nil, nil
+	}
+	if apierrors.IsForbidden(err) {
+		return nil, nil, s.notOptedIn()
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the snapshot: %w", err)
@@ -93,7 +99,7 @@ func (s *step) loadSnapshot(ctx context.Context) (snapshot.Plan, error) {
 	if damage == nil && plan != nil && snapshot.Digest(canonical) == s.w.Status.Snapshot.Digest {
 		return *plan, nil
 	}
-	if damage != nil && !isFailure(damage) {
+	if damage != nil && !isAnswer(damage) {
 		return snapshot.Plan{}, damage
 	}
 	id, err := uuid.Parse(s.w.Status.ImprovementID)
@@ -104,6 +110,9 @@ func (s *step) loadSnapshot(ctx context.Context) (snapshot.Plan, error) {
 	if errors.Is(err, pgstore.ErrIntegrity) {
 		return snapshot.Plan{}, fail(dgmv1alpha1.ReasonSnapshotDamaged,
 			"ControllerRevision %s is missing or was altered, and the database has no good copy either (%v): restore one of them from a backup", s.revisionName(), err)
+	}
+	if err != nil && damage != nil && !isFailure(damage) {
+		return snapshot.Plan{}, damage
 	}
 	if err != nil {
 		return snapshot.Plan{}, &pause{reason: dgmv1alpha1.ReasonSnapshotDamaged, recheck: recheckRights, message: fmt.Sprintf(

@@ -20,7 +20,7 @@ import (
 func (s *step) surroundings(ctx context.Context) lifecycle.Surroundings {
 	return lifecycle.Surroundings{
 		Database:  s.Store.Ready,
-		Admission: func() error { return s.Admission.Check(ctx) },
+		Admission: func() error { return s.Admission.Admitted(ctx, s.w.CreationTimestamp.Time) },
 		Frozen: func() (bool, error) {
 			namespace, err := s.namespace(ctx)
 			if err != nil {
@@ -83,6 +83,15 @@ func (s *step) patchLive(ctx context.Context, ref snapshot.ObjectRef, patch []by
 	reference := dgmv1alpha1.ObjectReference{APIVersion: ref.APIVersion, Kind: ref.Kind, Name: ref.Name}
 	live, err := account.Patch(ctx, refOf(reference), patchTypes[dgmv1alpha1.PatchJSON], patch, dgmv1alpha1.FieldManager, dryRun)
 	return live, classify(err, s.request("patch", reference.String()))
+}
+
+// notOptedIn is the answer when the operator may not keep snapshots in the namespace.
+func (s *step) notOptedIn() error {
+	reason := dgmv1alpha1.ReasonNamespaceNotOptedIn
+	if s.w.Status.Phase == dgmv1alpha1.PhaseRollingBack {
+		reason = dgmv1alpha1.ReasonRollbackForbidden
+	}
+	return &pause{reason: reason, recheck: recheckRights, message: lifecycle.NotOptedIn(s.w, s.TenantRole, s.Operator)}
 }
 
 func (s *step) request(verb, object string) requestOf {

@@ -56,7 +56,7 @@ func NextCommand(w *dgmv1alpha1.ImprovementWorkspace) (CommandRequest, dgmv1alph
 		if !c.meaningful {
 			continue
 		}
-		reason := cutEncoded(strings.TrimSpace(w.Annotations[c.annotation+dgmv1alpha1.AnnotationReasonSuffix]), maxReason, mark)
+		reason := cutEncoded(strings.Join(strings.Fields(w.Annotations[c.annotation+dgmv1alpha1.AnnotationReasonSuffix]), " "), maxReason, mark)
 		return CommandRequest{Command: c.command, Reason: reason}, handled
 	}
 	return CommandRequest{}, handled

@@ -31,7 +31,7 @@ type Wait struct {
 type Surroundings struct {
 	// Database is nil when the database takes writes.
 	Database func() error
-	// Admission is nil when the admission policies are in force (P7).
+	// Admission is nil when the admission policies have judged the improvement (P7).
 	Admission func() error
 	// Frozen reports whether the namespace is frozen.
 	Frozen func() (bool, error)
@@ -90,7 +90,7 @@ func evaluateAdmission(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*W
 	if err := in.Admission(); err != nil {
 		return &Wait{
 			Reason:  dgmv1alpha1.ReasonAdmissionPolicyMissing,
-			Message: "nothing is applied while who may name a ServiceAccount is not checked: " + err.Error() + "; install config/admission",
+			Message: "nothing is applied while who may name a ServiceAccount was not checked: " + err.Error(),
 			Recheck: RecheckInterval,
 		}, nil
 	}

@@ -148,7 +148,7 @@ func TestEvaluateGates(t *testing.T) {
 		}, "DatabaseUnavailable", "it refuses connections"},
 		{"P7: admission policy missing", func(_ *dgmv1alpha1.ImprovementWorkspace, in *Surroundings) {
 			in.Admission = func() error { return errors.New("not installed") }
-		}, "AdmissionPolicyMissing", "install config/admission"},
+		}, "AdmissionPolicyMissing", "not installed"},
 		{"frozen", func(_ *dgmv1alpha1.ImprovementWorkspace, in *Surroundings) {
 			in.Frozen = func() (bool, error) { return true, nil }
 		}, "Frozen", "kubectl label namespace shop dgm.acgs.io/freeze-"},

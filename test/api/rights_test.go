@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	registrationv1 "k8s.io/api/admissionregistration/v1"
@@ -39,14 +40,20 @@ func TestP7_NothingIsAppliedWithoutTheAdmissionPolicy(t *testing.T) {
 	w.says(message(waiting), "ValidatingAdmissionPolicyBinding dgm-improvement-serviceaccount is not installed", "config/admission")
 	w.values(map[string]string{"config": "5"})
 
+	time.Sleep(time.Until(waiting.CreationTimestamp.Add(1100 * time.Millisecond))) // creation times count seconds
 	operatortest.Install(t)
-	w.eventually("it goes on when the policy is back", func() error {
+	w.eventually("it was not judged, and says so when the policy is back", func() error {
 		w.nudge(ttl)
-		if phase := w.refresh(ttl).Status.Phase; phase != dgmv1alpha1.PhaseCompleted {
-			return errorf("it is %s", phase)
+		if said := message(w.refresh(ttl)); !strings.Contains(said, "delete it and create it again") {
+			return errorf("it says %q", said)
 		}
 		return nil
 	})
+	w.values(map[string]string{"config": "5"})
+
+	again := w.improvement("again", "config")
+	w.create(again)
+	w.reaches(again, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
 }
 
 // user is a client of somebody who may edit improvements in the namespace, and
