@@ -182,6 +182,7 @@ func TestP8_TheOperatorItselfMayDoLittle(t *testing.T) {
 		{w.namespace, "", "pods/exec", "", all},
 		{w.namespace, "apps", "deployments", "", all},
 		{w.namespace, "apps", "controllerrevisions", "", []string{"list", "watch", "update", "patch", "delete"}},
+		{"default", "apps", "controllerrevisions", "", all}, // it has not opted in
 		{w.namespace, "batch", "jobs", "", all},
 		{"", "", "namespaces", "", change},
 		{"", "", "nodes", "", all},
