@@ -63,7 +63,7 @@ func (r *BanditPolicyReconciler) Enqueue(ctx context.Context, key types.Namespac
 }
 
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=banditpolicies,verbs=list;watch
-// +kubebuilder:rbac:groups=dgm.acgs.io,resources=banditpolicies/status,verbs=patch
+// +kubebuilder:rbac:groups=dgm.acgs.io,resources=banditpolicies/status,verbs=update
 
 // Reconcile mirrors a policy's arms and says so in its status.
 func (r *BanditPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
@@ -86,8 +86,7 @@ func (r *BanditPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request
 	if equality.Semantic.DeepEqual(cached.Status, policy.Status) {
 		return result, nil
 	}
-	patch := client.MergeFromWithOptions(&cached, client.MergeFromWithOptimisticLock{})
-	if err := r.Client.Status().Patch(ctx, policy, patch); err != nil {
+	if err := r.Client.Status().Update(ctx, policy); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return ctrl.Result{}, nil // the event of the other write follows
 		}

@@ -97,7 +97,7 @@ func enqueue(ctx context.Context, events chan<- event.GenericEvent, object clien
 }
 
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces,verbs=list;watch;patch
-// +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces/status,verbs=patch
+// +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces/status,verbs=update
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
@@ -230,16 +230,13 @@ func (s *step) resolve(standing lifecycle.Standing, err error) (lifecycle.Standi
 const conflictDelay = 200 * time.Millisecond
 
 // writeStatus writes the status if it has changed, and only if the object is
-// still as it was read.
+// still as it was read: the resourceVersion that goes with it sees to that. The
+// API server takes less time over an update than over a patch.
 func (s *step) writeStatus(ctx context.Context) error {
 	if equality.Semantic.DeepEqual(s.before.Status, s.w.Status) {
 		return nil
 	}
-	base := s.before.DeepCopy()
-	base.ResourceVersion = s.w.ResourceVersion
-	base.Finalizers = s.w.Finalizers
-	patch := client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})
-	if err := s.Client.Status().Patch(ctx, s.w, patch); err != nil {
+	if err := s.Client.Status().Update(ctx, s.w); err != nil {
 		return err
 	}
 	s.written.Record(s.w)
