@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
@@ -72,7 +73,7 @@ func writerTime(b *testing.B, url string) time.Duration {
 }
 
 func benchmarkChange(i *Improvement) {
-	i.ArchiveStatus, i.WorkspaceStatus, i.Generation = ArchiveRunning, WorkspaceValidating, 2
+	i.ArchiveStatus, i.WorkspaceStatus, i.Generation = lifecycle.ArchiveRunning, lifecycle.WorkspaceValidating, 2
 }
 
 func bareClientTime(b *testing.B, url string) time.Duration {

@@ -16,6 +16,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
@@ -112,10 +113,10 @@ func improvement(n int) Improvement {
 		ImprovementID:  uuid.NewSHA1(uuid.NameSpaceURL, []byte(fmt.Sprint(n))),
 		Attempt:        1,
 		MaterialDigest: "digest", Description: "Serve the product list from cache", CreatedBy: "alice",
-		Timestamp: time.Date(2026, 7, 1, 12, 0, 0, 123456789, time.UTC), ArchiveStatus: ArchivePending,
+		Timestamp: time.Date(2026, 7, 1, 12, 0, 0, 123456789, time.UTC), ArchiveStatus: lifecycle.ArchivePending,
 		AlgorithmChanges: json.RawMessage(`[{"name":"cache","patch":"data: {CACHE_TTL: \"60\"}"}]`),
 		Metadata:         json.RawMessage(fmt.Sprintf(`{"n":%d,"f":1.50}`, n)),
-		WorkspaceStatus:  WorkspaceCreated, TargetService: "checkout", ImprovementType: "ConfigurationUpdate", Priority: "Medium",
+		WorkspaceStatus:  lifecycle.WorkspaceCreated, TargetService: "checkout", ImprovementType: "ConfigurationUpdate", Priority: "Medium",
 		Configuration: json.RawMessage(`{"changes":[{"name":"cache","type":"Merge"}]}`),
 	}
 }

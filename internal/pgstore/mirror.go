@@ -73,7 +73,7 @@ func (s *Store) mirror(ctx context.Context, r *request) error {
 
 // Tombstone marks the rows of a name as deleted, but those of keepUID, the
 // object that bears the name now; empty means none. An attempt that had not
-// ended becomes failed, with OutcomeObjectDeleted. Nothing is written when
+// ended becomes failed, with outcome_reason ObjectDeleted. Nothing is written when
 // nothing is left to mark.
 func (s *Store) Tombstone(ctx context.Context, kind Kind, namespace, name, keepUID string) error {
 	sess, err := s.current()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
@@ -22,7 +23,7 @@ func TestMirrorImprovementWritesBothRows(t *testing.T) {
 	db.want("pending|checkout|shop|cdd01ef066bc6cf2", `SELECT concat_ws('|', a.status, w.target_service, a.namespace, a.constitutional_hash)
 		FROM dgm.dgm_archive a JOIN dgm.improvement_workspaces w USING (improvement_id) WHERE w.name = $1`, i.Name)
 
-	i.ArchiveStatus, i.WorkspaceStatus, i.ComplianceScore = ArchiveCompleted, WorkspaceCompleted, "0.999"
+	i.ArchiveStatus, i.WorkspaceStatus, i.ComplianceScore = lifecycle.ArchiveCompleted, lifecycle.WorkspaceCompleted, "0.999"
 	must(t, s.MirrorImprovement(ctx, i))
 	db.want("completed|completed|0.99|0.999", `SELECT concat_ws('|', a.status, w.status, a.constitutional_compliance_score, a.constitutional_compliance_score_exact)
 		FROM dgm.dgm_archive a JOIN dgm.improvement_workspaces w USING (improvement_id)`)
@@ -35,10 +36,10 @@ func TestP11_TerminalArchiveRowIsFinal(t *testing.T) {
 	const row = `SELECT concat_ws('|', status, description, uid) FROM dgm.dgm_archive`
 
 	i := improvement(1)
-	i.ArchiveStatus, i.Description = ArchiveCompleted, "first"
+	i.ArchiveStatus, i.Description = lifecycle.ArchiveCompleted, "first"
 	must(t, s.MirrorImprovement(ctx, i))
 	changed := i
-	changed.Description, changed.ArchiveStatus = "second", ArchiveRunning
+	changed.Description, changed.ArchiveStatus = "second", lifecycle.ArchiveRunning
 	must(t, s.MirrorImprovement(ctx, changed))
 	db.want("completed|first|uid-00001", row)
 
@@ -48,7 +49,7 @@ func TestP11_TerminalArchiveRowIsFinal(t *testing.T) {
 	db.want("completed|first|uid-of-the-rebuilt-object", row)
 
 	rolledBack := adopted
-	rolledBack.ArchiveStatus, rolledBack.OutcomeReason = ArchiveRolledBack, "Command"
+	rolledBack.ArchiveStatus, rolledBack.OutcomeReason = lifecycle.ArchiveRolledBack, "Command"
 	must(t, s.MirrorImprovement(ctx, rolledBack))
 	db.want("rolled_back|first|uid-of-the-rebuilt-object", row)
 	must(t, s.MirrorImprovement(ctx, i))
@@ -79,8 +80,8 @@ func TestTombstonesAreIdempotentAndSpareTheNewObject(t *testing.T) {
 		FROM dgm.dgm_archive a JOIN dgm.improvement_workspaces w USING (improvement_id)`
 
 	done, running := improvement(1), improvement(2)
-	done.ArchiveStatus, done.WorkspaceStatus = ArchiveCompleted, WorkspaceCompleted
-	running.Name, running.UID, running.Attempt, running.ArchiveStatus, running.WorkspaceStatus = done.Name, done.UID, 2, ArchiveRunning, WorkspaceValidating
+	done.ArchiveStatus, done.WorkspaceStatus = lifecycle.ArchiveCompleted, lifecycle.WorkspaceCompleted
+	running.Name, running.UID, running.Attempt, running.ArchiveStatus, running.WorkspaceStatus = done.Name, done.UID, 2, lifecycle.ArchiveRunning, lifecycle.WorkspaceValidating
 	must(t, s.MirrorImprovement(ctx, done))
 	must(t, s.MirrorImprovement(ctx, running))
 

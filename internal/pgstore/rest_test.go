@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
@@ -88,7 +89,7 @@ func TestP3_HandEditsAreRepairedAfterRestart(t *testing.T) {
 		"deleted row of workspace": "DELETE FROM dgm.improvement_workspaces",
 		"both rows deleted":        "DELETE FROM dgm.improvement_workspaces; DELETE FROM dgm.dgm_archive",
 	} {
-		for _, status := range []string{ArchiveRunning, ArchiveCompleted} {
+		for _, status := range []string{lifecycle.ArchiveRunning, lifecycle.ArchiveCompleted} {
 			t.Run(name+"/"+status, func(t *testing.T) {
 				t.Parallel()
 				url := newTestDatabase(t)

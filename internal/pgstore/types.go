@@ -18,26 +18,6 @@ const (
 	KindBanditPolicy         Kind = "BanditPolicy"
 )
 
-// Status of an archive row.
-const (
-	ArchivePending    = "pending"
-	ArchiveRunning    = "running"
-	ArchiveCompleted  = "completed"
-	ArchiveFailed     = "failed"
-	ArchiveRolledBack = "rolled_back"
-)
-
-// Status of an improvement_workspaces row.
-const (
-	WorkspaceCreated    = "created"
-	WorkspaceActive     = "active"
-	WorkspaceTesting    = "testing"
-	WorkspaceValidating = "validating"
-	WorkspaceCompleted  = "completed"
-	WorkspaceFailed     = "failed"
-	WorkspaceArchived   = "archived"
-)
-
 // Algorithms of a bandit arm, as bandit_states names them.
 const (
 	AlgorithmEpsilonGreedy      = "epsilon_greedy"
@@ -46,9 +26,6 @@ const (
 	AlgorithmConservativeBandit = "conservative_bandit"
 	AlgorithmSafeExploration    = "safe_exploration"
 )
-
-// OutcomeObjectDeleted is the outcome of an attempt whose object vanished before its end.
-const OutcomeObjectDeleted = "ObjectDeleted"
 
 // Object identifies a mirrored Kubernetes object.
 type Object struct {
