@@ -5,10 +5,8 @@ package pgstore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
@@ -132,9 +130,6 @@ func (s *Store) establish(ctx context.Context, pool *pgxpool.Pool, held *tenure)
 	if err != nil {
 		return nil, "", err
 	}
-	if err := s.ensurePartitions(ctx, pool); err != nil {
-		return nil, "", err
-	}
 	sess := s.newSession(pool, f, at)
 	if err := sess.probe(ctx); err != nil {
 		return nil, "", err
@@ -168,18 +163,4 @@ func (s *Store) resumeOrTake(ctx context.Context, pool *pgxpool.Pool, held *tenu
 		return f, resyncLost, err
 	}
 	return fence{}, "", err
-}
-
-func (s *Store) ensurePartitions(ctx context.Context, pool *pgxpool.Pool) error {
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
-			return err
-		}
-		_, err := dbsql.New(tx).EnsureMetricPartitions(ctx)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("make partitions of dgm.performance_metrics: %w", err)
-	}
-	return nil
 }

@@ -21,9 +21,8 @@ const (
 	// queueLength bounds the memory of what waits for the writer.
 	queueLength = 4096
 
-	watchInterval      = 2 * time.Second
-	watchTimeout       = 4 * time.Second
-	partitionsInterval = 24 * time.Hour
+	watchInterval = 2 * time.Second
+	watchTimeout  = 4 * time.Second
 )
 
 // session is one uninterrupted tenure of the fence on one server: connections,
@@ -86,6 +85,7 @@ func (s *session) run(ctx context.Context) error {
 	group.Go(func() error { return s.writeLoop(ctx) })
 	group.Go(func() error { return s.lookupLoop(ctx) })
 	group.Go(func() error { return s.watchLoop(ctx) })
+	group.Go(func() error { return s.maintainLoop(ctx) })
 	return group.Wait()
 }
 
@@ -135,7 +135,6 @@ func (s *session) submit(ctx context.Context, r *request) error {
 func (s *session) watchLoop(ctx context.Context) error {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	partitionsMade := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -144,12 +143,6 @@ func (s *session) watchLoop(ctx context.Context) error {
 		}
 		if err := s.watch(ctx); err != nil {
 			return err
-		}
-		if time.Since(partitionsMade) > partitionsInterval {
-			if err := s.store.ensurePartitions(ctx, s.pool); err != nil {
-				s.store.config.Log.Error(err, "Cannot make metric partitions, will try again tomorrow")
-			}
-			partitionsMade = time.Now()
 		}
 	}
 }

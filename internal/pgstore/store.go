@@ -17,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/acgs/dgm-operator/internal/settings"
 )
 
 const (
@@ -59,6 +61,10 @@ type Store struct {
 	session  atomic.Pointer[session]
 	revision atomic.Int64
 
+	settings          atomic.Pointer[settings.Settings]
+	settingsChanged   chan struct{}
+	settingsComplaint atomic.Value // what was last said of unusable ones
+
 	mu      sync.Mutex
 	unready error // why there is no session
 }
@@ -77,10 +83,13 @@ func New(c Config) *Store {
 	if c.Log.GetSink() == nil {
 		c.Log = logr.Discard()
 	}
-	return &Store{
-		config: c, digests: newDigests(), resyncs: make(chan string, 1),
+	s := &Store{
+		config: c, digests: newDigests(), resyncs: make(chan string, 1), settingsChanged: make(chan struct{}, 1),
 		unready: unavailable("this replica does not lead yet"),
 	}
+	defaults := settings.Default()
+	s.settings.Store(&defaults)
+	return s
 }
 
 // Ready returns nil when the schema is migrated, the fence is held and the last
