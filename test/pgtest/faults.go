@@ -86,10 +86,8 @@ func (s *Server) Failover(t TB, b Backup) {
 	if err := os.WriteFile(signal, nil, 0o600); err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	if s.owner != nil {
-		if err := os.Chown(signal, int(s.owner.Uid), int(s.owner.Gid)); err != nil {
-			t.Fatalf("pgtest: %v", err)
-		}
+	if err := s.give(signal); err != nil {
+		t.Fatalf("pgtest: %v", err)
 	}
 	s.Start(t)
 	if err := s.promote(); err != nil {

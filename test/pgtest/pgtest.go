@@ -44,6 +44,8 @@ type Options struct {
 	// Settings are given to postgres with -c, as "name=value", after the defaults
 	// (fsync=off, small buffers) and so stronger than these.
 	Settings []string
+	// Archive has it archive its write-ahead log beside its data.
+	Archive bool
 }
 
 // Server is one PostgreSQL server. Its port and password stay the same when it
@@ -53,6 +55,7 @@ type Server struct {
 	bin      string
 	dir      string
 	data     string
+	archive  string // empty: it archives nothing
 	password string
 	port     int
 	owner    *syscall.Credential
@@ -123,6 +126,14 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{
 		bin: bin, dir: dir, data: filepath.Join(dir, "data"), password: randomHex(12),
 		owner: owner, settings: o.Settings, watchdog: w,
+	}
+	if o.Archive {
+		archiving, err := s.makeArchive()
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.settings = append(archiving, s.settings...)
 	}
 	if err := s.initdb(ctx); err != nil {
 		s.Close()
