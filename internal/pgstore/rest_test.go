@@ -79,17 +79,20 @@ func TestP12_UnchangedObjectsWriteNothing(t *testing.T) {
 
 func TestP3_HandEditsAreRepairedAfterRestart(t *testing.T) {
 	t.Parallel()
+	archiveContent := map[string]bool{"column of the archive": true, "status of the archive": true, "document": true}
 	for name, damage := range map[string]string{
 		"column of the archive":    "UPDATE dgm.dgm_archive SET description = 'edited'",
-		"status of the archive":    "UPDATE dgm.dgm_archive SET status = 'failed'",
+		"status of the archive":    "UPDATE dgm.dgm_archive SET status = 'pending'",
 		"document":                 "UPDATE dgm.dgm_archive SET metadata = '{}'",
 		"null in a column":         "UPDATE dgm.improvement_workspaces SET target_service = NULL",
 		"tombstone":                "UPDATE dgm.improvement_workspaces SET deleted_at = now()",
 		"object":                   "UPDATE dgm.dgm_archive SET uid = 'somebody else', generation = 9",
 		"deleted row of workspace": "DELETE FROM dgm.improvement_workspaces",
-		"both rows deleted":        "DELETE FROM dgm.improvement_workspaces; DELETE FROM dgm.dgm_archive",
 	} {
 		for _, status := range []string{lifecycle.ArchiveRunning, lifecycle.ArchiveCompleted} {
+			if archiveContent[name] && status == lifecycle.ArchiveCompleted {
+				continue // refused: TestP11_EndedAttemptsAreFinal
+			}
 			t.Run(name+"/"+status, func(t *testing.T) {
 				t.Parallel()
 				url := newTestDatabase(t)

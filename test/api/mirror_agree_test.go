@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -226,6 +227,16 @@ func (w *world) policy(name string, arms ...string) *dgmv1alpha1.BanditPolicy {
 		policy.Spec.Arms = append(policy.Spec.Arms, dgmv1alpha1.Arm{Name: arm, Description: "arm " + arm})
 	}
 	return policy
+}
+
+// refusedSQL runs SQL that the database must refuse with a code.
+func (w *world) refusedSQL(sql, code string) {
+	w.Helper()
+	_, err := w.tryQuery(sql)
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) || pgErr.Code != code {
+		w.Errorf("%s: %v, want it refused with %s", sql, err, code)
+	}
 }
 
 // edit merges a JSON document into an object, and may find it gone.

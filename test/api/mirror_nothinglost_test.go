@@ -238,13 +238,11 @@ func TestP3_HandEditsOfRowsAreMended(t *testing.T) {
 	for _, edit := range []string{
 		`UPDATE dgm.improvement_workspaces SET status = 'archived', description = 'by hand' WHERE name = 'waiting'`,
 		`UPDATE dgm.improvement_workspaces SET configuration = '{}', deleted_at = now() WHERE name = 'ended'`,
-		`UPDATE dgm.dgm_archive SET status = 'running', metadata = NULL WHERE name = 'ended'`,
-		`UPDATE dgm.dgm_archive SET deleted_at = now(), uid = 'nobody' WHERE name = 'waiting'`,
+		`UPDATE dgm.dgm_archive SET status = 'running', metadata = NULL, description = 'by hand' WHERE name = 'waiting'`,
+		`UPDATE dgm.dgm_archive SET deleted_at = now(), uid = 'nobody'`,
 		`UPDATE dgm.bandit_states SET safety_threshold = 0.1, generation = 77 WHERE arm_id = 'keep'`,
 		`DELETE FROM dgm.bandit_states WHERE arm_id = 'fast'`,
 		`DELETE FROM dgm.improvement_workspaces WHERE name = 'waiting'`,
-		`WITH gone AS (DELETE FROM dgm.improvement_workspaces WHERE name = 'waiting' RETURNING improvement_id)
-			DELETE FROM dgm.dgm_archive a USING gone WHERE a.improvement_id = gone.improvement_id`,
 		`INSERT INTO dgm.bandit_states (algorithm_type, context_key, arm_id, cluster, namespace, name, uid, safety_threshold, risk_tolerance)
 			VALUES ('ucb1', 'test/nowhere/nobody/default', 'ghost', 'test', 'nowhere', 'nobody', 'ghost', 0.5, 0.5)`,
 	} {
@@ -252,6 +250,14 @@ func TestP3_HandEditsOfRowsAreMended(t *testing.T) {
 		w.agree()
 	}
 	w.rows("true", `SELECT deleted_at IS NOT NULL FROM dgm.bandit_states WHERE arm_id = 'ghost'`)
+	for _, refused := range []string{
+		`UPDATE dgm.dgm_archive SET status = 'running', metadata = NULL WHERE name = 'ended'`,
+		`UPDATE dgm.dgm_archive SET status = 'completed' WHERE name = 'waiting'`,
+		`DELETE FROM dgm.dgm_archive`,
+	} {
+		w.refusedSQL(refused, "23001") // P11
+	}
+	w.agree()
 }
 
 func TestP3_OnePoisonedObjectAmongMany(t *testing.T) {
