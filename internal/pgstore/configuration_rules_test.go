@@ -26,9 +26,9 @@ func (d *observer) tryExec(sql string) error {
 	return err
 }
 
-// refused fails the test unless a statement is refused by the named rule, in
+// breaks fails the test unless a statement is refused by the named rule, in
 // words that hold every part.
-func (d *observer) refused(rule, sql string, parts ...string) {
+func (d *observer) breaks(rule, sql string, parts ...string) {
 	d.t.Helper()
 	err := d.tryExec(sql)
 	var pgErr *pgconn.PgError
@@ -118,8 +118,8 @@ func TestConfigurationRules(t *testing.T) {
 		{"string", `{"maxLength": 2}`, "çö", "abc", "has 3 characters, more than maxLength 2"},
 	} {
 		must(t, db.tryExec(set(c.valueType, c.rules, c.good)))
-		db.refused("configuration_rules", set(c.valueType, c.rules, c.bad), `configuration "k": the value `, c.says, "by its rules")
-		db.refused("configuration_rules", "UPDATE dgm.system_configurations SET value = '"+c.bad+"' WHERE key = 'k'", c.says)
+		db.breaks("configuration_rules", set(c.valueType, c.rules, c.bad), `configuration "k": the value `, c.says, "by its rules")
+		db.breaks("configuration_rules", "UPDATE dgm.system_configurations SET value = '"+c.bad+"' WHERE key = 'k'", c.says)
 		db.want(c.good, "SELECT value FROM dgm.system_configurations WHERE key = 'k'")
 	}
 	for rules, says := range map[string]string{
@@ -136,11 +136,11 @@ func TestConfigurationRules(t *testing.T) {
 		`{"maxLength": 1.5}`:       "whole number",
 		`{"min": 1, "pattern": 1}`: "need a string",
 	} {
-		db.refused("configuration_rules", set("integer", rules, "1"), says)
-		db.refused("configuration_rules", `UPDATE dgm.known_constitutions SET configuration_rules = jsonb_build_object('k', '`+rules+`'::jsonb)`, says, "cdd01ef066bc6cf2", `"k"`)
+		db.breaks("configuration_rules", set("integer", rules, "1"), says)
+		db.breaks("configuration_rules", `UPDATE dgm.known_constitutions SET configuration_rules = jsonb_build_object('k', '`+rules+`'::jsonb)`, says, "cdd01ef066bc6cf2", `"k"`)
 	}
-	db.refused("configuration_rules", set("string", `{"min": 1}`, "x"), "only the types integer and float")
-	db.refused("configuration_rules", `UPDATE dgm.known_constitutions SET configuration_rules = '[]'`, "must be an object")
+	db.breaks("configuration_rules", set("string", `{"min": 1}`, "x"), "only the types integer and float")
+	db.breaks("configuration_rules", `UPDATE dgm.known_constitutions SET configuration_rules = '[]'`, "must be an object")
 }
 
 func TestConfigurationObeysTheActiveConstitution(t *testing.T) {
@@ -148,16 +148,16 @@ func TestConfigurationObeysTheActiveConstitution(t *testing.T) {
 	db := migratedDatabase(t)
 	db.builtin()
 	db.exec("INSERT INTO dgm.known_constitutions (hash, version) VALUES ('aaaaaaaaaaaaaaaa', '2')")
-	db.refused("configuration_constitution", "UPDATE dgm.system_configurations SET value = '0.6' WHERE key = 'share'",
+	db.breaks("configuration_constitution", "UPDATE dgm.system_configurations SET value = '0.6' WHERE key = 'share'",
 		`configuration "share"`, `the value "0.6" is more than max 0.5`, "by the constitution cdd01ef066bc6cf2")
 	db.exec("UPDATE dgm.system_configurations SET value = '0.5' WHERE key = 'share'")
-	db.refused("configuration_constitution", "INSERT INTO dgm.system_configurations (key, value) VALUES ('level', 'middle')", "enum")
+	db.breaks("configuration_constitution", "INSERT INTO dgm.system_configurations (key, value) VALUES ('level', 'middle')", "enum")
 	db.exec("INSERT INTO dgm.system_configurations (key, value) VALUES ('level', 'low')")
 
 	// P7: nobody judges, so nothing changes.
 	db.exec("UPDATE dgm.known_constitutions SET active = false")
-	db.refused("configuration_constitution", "UPDATE dgm.system_configurations SET value = '0.4' WHERE key = 'share'", "no constitution is active", "make one active")
-	db.refused("configuration_constitution", "INSERT INTO dgm.system_configurations (key, value, constitutional_hash) VALUES ('new', 'x', 'aaaaaaaaaaaaaaaa')", "no constitution is active")
+	db.breaks("configuration_constitution", "UPDATE dgm.system_configurations SET value = '0.4' WHERE key = 'share'", "no constitution is active", "make one active")
+	db.breaks("configuration_constitution", "INSERT INTO dgm.system_configurations (key, value, constitutional_hash) VALUES ('new', 'x', 'aaaaaaaaaaaaaaaa')", "no constitution is active")
 	db.exec("UPDATE dgm.known_constitutions SET active = true WHERE hash = 'aaaaaaaaaaaaaaaa'")
 	db.exec("UPDATE dgm.system_configurations SET value = '0.9', constitutional_hash = 'cdd01ef066bc6cf2' WHERE key = 'share'")
 	db.want("aaaaaaaaaaaaaaaa", "SELECT constitutional_hash FROM dgm.system_configurations WHERE key = 'share'")
@@ -179,41 +179,41 @@ func TestConfigurationBuiltInAndReadOnly(t *testing.T) {
 	}
 	for _, set := range []string{"value_type = 'string'", "validation_rules = NULL", "validation_rules = '{}'", "is_sensitive = true, value = NULL, default_value = NULL",
 		"is_readonly = true", "default_value = '11'", "is_builtin = false"} {
-		db.refused("configuration_builtin", where(set, "attempts"), `configuration "attempts"`, "by a migration")
+		db.breaks("configuration_builtin", where(set, "attempts"), `configuration "attempts"`, "by a migration")
 	}
-	db.refused("configuration_builtin", where("key = 'other'", "attempts"), "insert a row with the new key")
-	db.refused("configuration_builtin", where("deleted_at = now()", "attempts"), `set its value to its default, "10"`)
-	db.refused("configuration_builtin", where("value = NULL", "attempts"), `set its default, "10"`)
-	db.refused("configuration_builtin", "DELETE FROM dgm.system_configurations WHERE key = 'attempts'", `set its value to its default, "10"`)
-	db.refused("configuration_builtin", "TRUNCATE dgm.system_configurations", "not truncated")
-	db.refused("configuration_builtin", "INSERT INTO dgm.system_configurations (key, is_builtin) VALUES ('mine', true)", "is_builtin = false")
-	db.refused("configuration_readonly", where("value = 'aaaaaaaaaaaaaaaa'", "hash"), `configuration "hash"`, "only a migration")
+	db.breaks("configuration_builtin", where("key = 'other'", "attempts"), "insert a row with the new key")
+	db.breaks("configuration_builtin", where("deleted_at = now()", "attempts"), `set its value to its default, "10"`)
+	db.breaks("configuration_builtin", where("value = NULL", "attempts"), `set its default, "10"`)
+	db.breaks("configuration_builtin", "DELETE FROM dgm.system_configurations WHERE key = 'attempts'", `set its value to its default, "10"`)
+	db.breaks("configuration_builtin", "TRUNCATE dgm.system_configurations", "not truncated")
+	db.breaks("configuration_builtin", "INSERT INTO dgm.system_configurations (key, is_builtin) VALUES ('mine', true)", "is_builtin = false")
+	db.breaks("configuration_readonly", where("value = 'aaaaaaaaaaaaaaaa'", "hash"), `configuration "hash"`, "only a migration")
 	must(t, db.tryExec(where("value = '20', description = 'mine', category = 'c', metadata = '{}'", "attempts")))
 	must(t, db.tryExec("INSERT INTO dgm.system_configurations (key, value) VALUES ('attempts', '30') ON CONFLICT (key) DO UPDATE SET value = excluded.value"))
 	db.want("30", "SELECT value FROM dgm.system_configurations WHERE key = 'attempts'")
 
 	db.exec("INSERT INTO dgm.system_configurations (key, value, is_readonly) VALUES ('fixed', 'x', true), ('mine', 'x', false)")
 	for _, set := range []string{"value = 'y'", "is_readonly = false", "value_type = 'json'", "deleted_at = now()", "validation_rules = '{}'", "value = NULL, is_sensitive = true"} {
-		db.refused("configuration_readonly", where(set, "fixed"), "only a migration")
+		db.breaks("configuration_readonly", where(set, "fixed"), "only a migration")
 	}
-	db.refused("configuration_readonly", "DELETE FROM dgm.system_configurations WHERE key = 'fixed'", "only a migration")
+	db.breaks("configuration_readonly", "DELETE FROM dgm.system_configurations WHERE key = 'fixed'", "only a migration")
 	must(t, db.tryExec("DELETE FROM dgm.system_configurations WHERE key = 'mine'"))
 	must(t, db.tryExec("BEGIN; SET LOCAL dgm.migration = 'on'; "+where("value = 'aaaaaaaaaaaaaaaa'", "hash")+"; COMMIT"))
-	db.refused("configuration_readonly", where("value = 'x'", "hash"))
+	db.breaks("configuration_readonly", where("value = 'x'", "hash"))
 
 	// The switch alone is not enough: the role must be one that migrates.
 	must(t, db.tryExec(`BEGIN; CREATE ROLE configuration_other_service; GRANT USAGE ON SCHEMA dgm TO configuration_other_service;
 		GRANT SELECT, INSERT, UPDATE, DELETE ON dgm.system_configurations, dgm.known_constitutions TO configuration_other_service;
 		SET LOCAL ROLE configuration_other_service; SET LOCAL dgm.migration = 'on'; SAVEPOINT begun`))
-	db.refused("configuration_readonly", where("value = 'x'", "hash"))
+	db.breaks("configuration_readonly", where("value = 'x'", "hash"))
 	must(t, db.tryExec("ROLLBACK TO begun; "+where("value = '31'", "attempts")+"; SAVEPOINT begun"))
-	db.refused("configuration_builtin", "DELETE FROM dgm.system_configurations WHERE key = 'attempts'")
+	db.breaks("configuration_builtin", "DELETE FROM dgm.system_configurations WHERE key = 'attempts'")
 	must(t, db.tryExec("ROLLBACK"))
 	// Triggers of replication do not let it pass either.
 	must(t, db.tryExec("SET session_replication_role = replica"))
-	db.refused("configuration_readonly", where("value = 'x'", "hash"))
-	db.refused("configuration_builtin", "DELETE FROM dgm.system_configurations WHERE key = 'attempts'")
-	db.refused("configuration_rules", where("value = '0'", "attempts"))
+	db.breaks("configuration_readonly", where("value = 'x'", "hash"))
+	db.breaks("configuration_builtin", "DELETE FROM dgm.system_configurations WHERE key = 'attempts'")
+	db.breaks("configuration_rules", where("value = '0'", "attempts"))
 }
 
 func TestConfigurationSensitive(t *testing.T) {
@@ -232,21 +232,21 @@ func TestConfigurationSensitive(t *testing.T) {
 		"UPDATE dgm.system_configurations SET is_sensitive = true WHERE key = 'plain'",
 		"UPDATE dgm.system_configurations SET is_sensitive = true, value = NULL, default_value = value WHERE key = 'plain'",
 	} {
-		db.refused("configuration_sensitive", sql, "sensitive")
+		db.breaks("configuration_sensitive", sql, "sensitive")
 		if err := db.tryExec(sql); err == nil || strings.Contains(errorText(err), secret) {
 			t.Errorf("%s: the error holds the value: %s", sql, errorText(err))
 		}
 	}
-	db.refused("configuration_sensitive", "UPDATE dgm.system_configurations SET value = 'x' WHERE key = 'token'", "SystemConfiguration", "spec.secretKeyRef")
-	db.refused("configuration_sensitive", "UPDATE dgm.system_configurations SET is_sensitive = false, encrypted_value = NULL, key_id = NULL WHERE key = 'token'", "delete it first")
-	db.refused("system_configurations_encrypted", "UPDATE dgm.system_configurations SET key_id = NULL WHERE key = 'token'")
-	db.refused("system_configurations_encrypted", "UPDATE dgm.system_configurations SET encrypted_value = '\\x00', key_id = '1' WHERE key = 'plain'")
+	db.breaks("configuration_sensitive", "UPDATE dgm.system_configurations SET value = 'x' WHERE key = 'token'", "SystemConfiguration", "spec.secretKeyRef")
+	db.breaks("configuration_sensitive", "UPDATE dgm.system_configurations SET is_sensitive = false, encrypted_value = NULL, key_id = NULL WHERE key = 'token'", "delete it first")
+	db.breaks("system_configurations_encrypted", "UPDATE dgm.system_configurations SET key_id = NULL WHERE key = 'token'")
+	db.breaks("system_configurations_encrypted", "UPDATE dgm.system_configurations SET encrypted_value = '\\x00', key_id = '1' WHERE key = 'plain'")
 	must(t, db.tryExec("UPDATE dgm.system_configurations SET is_sensitive = true, value = NULL WHERE key = 'plain'"))
 	// Deleted, it may come back as what it likes.
 	must(t, db.tryExec("UPDATE dgm.system_configurations SET deleted_at = now(), encrypted_value = NULL, key_id = NULL WHERE key = 'token'"))
 	must(t, db.tryExec("UPDATE dgm.system_configurations SET deleted_at = NULL, is_sensitive = false, value = 'x' WHERE key = 'token'"))
 	must(t, db.tryExec("UPDATE dgm.system_configurations SET deleted_at = now() WHERE key = 'token'"))
-	db.refused("configuration_deleted", "UPDATE dgm.system_configurations SET value = 'y' WHERE key = 'token'", "set deleted_at = NULL")
+	db.breaks("configuration_deleted", "UPDATE dgm.system_configurations SET value = 'y' WHERE key = 'token'", "set deleted_at = NULL")
 }
 
 // errorText is all that an error of the database says.
@@ -280,8 +280,8 @@ func TestConfigurationRowsOfBeforeTheRules(t *testing.T) {
 	must(t, err)
 	db.want(was, rows)
 	must(t, db.tryExec("UPDATE dgm.system_configurations SET description = 'said' WHERE key IN ('old-number', 'old-rules', 'old-fixed')"))
-	db.refused("configuration_type", "UPDATE dgm.system_configurations SET value = 'more' WHERE key = 'old-number'")
-	db.refused("configuration_rules", "UPDATE dgm.system_configurations SET value = 'z' WHERE key = 'old-rules'", `"regex"`)
+	db.breaks("configuration_type", "UPDATE dgm.system_configurations SET value = 'more' WHERE key = 'old-number'")
+	db.breaks("configuration_rules", "UPDATE dgm.system_configurations SET value = 'z' WHERE key = 'old-rules'", `"regex"`)
 	must(t, db.tryExec("UPDATE dgm.system_configurations SET value = 'y', validation_rules = '{\"pattern\": \"y\"}' WHERE key = 'old-rules'"))
 	if err := db.tryExec("UPDATE dgm.system_configurations SET description = 'said' WHERE key = 'old-secret'"); err == nil || strings.Contains(errorText(err), "legacy-plain") {
 		t.Errorf("an edit of a sensitive row with a plain value: %v", err)
