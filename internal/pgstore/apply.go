@@ -213,6 +213,7 @@ func (s *session) applyDeletedPolicies(ctx context.Context, q *dbsql.Queries, re
 func (s *session) forget(kind Kind, deleted []string) {
 	for _, uid := range deleted {
 		s.store.digests.forget(kind, uid)
+		s.store.announcements.forget(kind, uid)
 	}
 }
 

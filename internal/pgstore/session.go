@@ -5,6 +5,7 @@ package pgstore
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +40,8 @@ type session struct {
 
 	queue   chan *request
 	lookups chan *lookup
+	eventQueue
+	readingSettings sync.Mutex // by the chore, or after an event
 
 	// contended is why the last write was given up, if it was.
 	contended atomic.Pointer[error]
@@ -50,6 +53,7 @@ func (s *Store) newSession(pool *pgxpool.Pool, f fence, at server) *session {
 	sess := &session{
 		store: s, cluster: s.config.ClusterName, pool: pool, queries: dbsql.New(pool), fence: f, server: at.identity,
 		queue: make(chan *request, queueLength), lookups: make(chan *lookup, queueLength), done: make(chan struct{}),
+		eventQueue: eventQueue{events: make(chan string, eventQueueLength)},
 	}
 	sess.walPosition.Store(at.walPosition)
 	return sess
@@ -86,6 +90,8 @@ func (s *session) run(ctx context.Context) error {
 	group.Go(func() error { return s.lookupLoop(ctx) })
 	group.Go(func() error { return s.watchLoop(ctx) })
 	group.Go(func() error { return s.maintainLoop(ctx) })
+	group.Go(func() error { return s.notifyLoop(ctx) })
+	group.Go(func() error { return s.listenLoop(ctx) })
 	return group.Wait()
 }
 

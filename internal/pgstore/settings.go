@@ -18,8 +18,11 @@ func (s *Store) Settings() settings.Settings { return *s.settings.Load() }
 // nobody has received yet are joined.
 func (s *Store) SettingsChanged() <-chan struct{} { return s.settingsChanged }
 
-// readSettings takes up what the rows say.
+// readSettings takes up what the rows say. A later call sees a later state: of two
+// at once, the earlier must not have the last word.
 func (s *session) readSettings(ctx context.Context) error {
+	s.readingSettings.Lock()
+	defer s.readingSettings.Unlock()
 	rows, err := s.queries.SettingValues(ctx, settings.Keys())
 	if err != nil {
 		return fmt.Errorf("read dgm.system_configurations: %w", err)

@@ -65,6 +65,9 @@ type Store struct {
 	settingsChanged   chan struct{}
 	settingsComplaint atomic.Value // what was last said of unusable ones
 
+	announcements        *announcements
+	configurationChanged chan []string
+
 	mu      sync.Mutex
 	unready error // why there is no session
 }
@@ -85,6 +88,7 @@ func New(c Config) *Store {
 	}
 	s := &Store{
 		config: c, digests: newDigests(), resyncs: make(chan string, 1), settingsChanged: make(chan struct{}, 1),
+		announcements: newAnnouncements(), configurationChanged: make(chan []string, 1),
 		unready: unavailable("this replica does not lead yet"),
 	}
 	defaults := settings.Default()

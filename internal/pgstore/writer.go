@@ -130,6 +130,7 @@ func (s *session) tryWrite(ctx context.Context, requests []*request) error {
 		if err := s.commit(ctx, write); err != nil {
 			return err
 		}
+		s.announce(write)
 	}
 	for _, r := range requests {
 		s.finish(r)

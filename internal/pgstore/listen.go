@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pgstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
+)
+
+const (
+	listenCheck   = 30 * time.Second
+	listenTimeout = 5 * time.Second
+	listenFirst   = time.Second
+	listenSlowest = time.Minute
+)
+
+// ConfigurationChanged delivers keys of system configurations that somebody may
+// have written, within a moment of it; none means any, as when a constitution
+// changed or the connection was made anew. Deliveries that nobody has received yet
+// are joined. It is a hint: behind a pooler in transaction mode nothing comes.
+func (s *Store) ConfigurationChanged() <-chan []string { return s.configurationChanged }
+
+// configurationMayHaveChanged must not be called by several goroutines at once.
+func (s *Store) configurationMayHaveChanged(keys []string) {
+	select {
+	case waiting := <-s.configurationChanged:
+		keys = joinKeys(waiting, keys)
+	default:
+	}
+	s.configurationChanged <- keys // has room for one, and nobody else sends
+}
+
+// joinKeys is what two deliveries together mean.
+func joinKeys(a, b []string) []string {
+	if len(a) == 0 || len(b) == 0 {
+		return nil
+	}
+	all := append(slices.Clone(a), b...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// listenLoop hears of written configurations at once instead of at the next
+// poll, which goes on all the same. It makes do without: its trouble is no reason
+// to end the session.
+func (s *session) listenLoop(ctx context.Context) error {
+	wait := listenFirst
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := s.listen(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		s.store.config.Log.V(1).Info("Listening for events ended", "reason", reason(err))
+		if time.Since(began) > listenSlowest {
+			wait = listenFirst
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		wait = min(2*wait, listenSlowest)
+	}
+	return ctx.Err()
+}
+
+var errAddressChanged = errors.New("the database's URL was changed")
+
+// listen serves one connection, of its own since a pool hands them around, and
+// returns why it ended.
+func (s *session) listen(ctx context.Context) error {
+	config, err := parseURL(s.store.config.URL)
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing depends on it
+	if err := dbsql.New(conn).Listen(ctx); err != nil {
+		return err
+	}
+	s.heard(ctx, nil) // what happened before was not heard
+	for {
+		notification, err := waitForNotification(ctx, conn)
+		switch {
+		case err != nil:
+			return err
+		case notification != "":
+			s.hear(ctx, notification)
+			continue
+		}
+		// Nothing for a while: is the connection alive, and are its credentials in force?
+		now, err := parseURL(s.store.config.URL)
+		if err == nil && now.ConnString() != config.ConnString() {
+			return errAddressChanged
+		}
+		if err := ping(ctx, conn); err != nil {
+			return err
+		}
+	}
+}
+
+// waitForNotification returns an empty payload when none came for a while.
+func waitForNotification(ctx context.Context, conn *pgx.Conn) (string, error) {
+	timed, cancel := context.WithTimeout(ctx, listenCheck)
+	defer cancel()
+	notification, err := conn.WaitForNotification(timed)
+	switch {
+	case err == nil:
+		return notification.Payload, nil
+	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) && !conn.IsClosed():
+		return "", nil
+	}
+	return "", err
+}
+
+func ping(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, listenTimeout)
+	defer cancel()
+	return conn.Ping(ctx)
+}
+
+// hear judges one payload, which anybody may have sent.
+func (s *session) hear(ctx context.Context, payload string) {
+	var e event
+	if json.Unmarshal([]byte(payload), &e) != nil || e.Version != 1 {
+		return
+	}
+	switch e.Kind {
+	case eventConfiguration:
+		s.heard(ctx, e.Keys)
+	case eventConstitution:
+		s.heard(ctx, nil)
+	}
+}
+
+func (s *session) heard(ctx context.Context, keys []string) {
+	timed, cancel := context.WithTimeout(ctx, listenTimeout)
+	defer cancel()
+	if err := s.readSettings(timed); err != nil && ctx.Err() == nil {
+		s.store.config.Log.V(1).Info("Settings could not be read after an event", "reason", reason(err))
+	}
+	s.store.configurationMayHaveChanged(keys)
+}
