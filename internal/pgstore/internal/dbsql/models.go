@@ -3,3 +3,19 @@
 //   sqlc v1.31.1
 
 package dbsql
+
+// One row: the sessions of this database.
+type DgmVSession struct {
+	// How many there are.
+	Sessions int64
+	// Those that run a statement.
+	Active int64
+	// Those that hold a transaction open and do nothing.
+	IdleInTransaction int64
+	// Those that wait for a lock.
+	WaitingForLocks int64
+	// Those of other roles, whose state the reader may not see, so that they count in none of the others and are missing from v_long_transactions; none with pg_read_all_stats.
+	Hidden int64
+	// How many sessions the whole server admits.
+	MaxConnections int64
+}
