@@ -3,7 +3,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"text/tabwriter"
 	"time"
 
@@ -20,8 +22,12 @@ func newMigrateCommand() *cobra.Command {
 		Long:  "The operator applies migrations by itself when it starts; these commands are for looking first, and for going back.",
 	}
 	database.bind(command.PersistentFlags())
+	var failOnDrift bool
+	status := migrateCommand(&database, "status", "List every migration and when it was applied, and what in the schema is not as they made it",
+		func(command *cobra.Command, migrator *pgstore.Migrator) error { return runStatus(command, migrator, failOnDrift) })
+	status.Flags().BoolVar(&failOnDrift, "fail-on-drift", false, "exit with an error when the live schema is not what the migrations made")
 	command.AddCommand(
-		migrateCommand(&database, "status", "List every migration and when it was applied", runStatus),
+		status,
 		migrateCommand(&database, "plan", "Print the SQL of the migrations that are pending", runPlan),
 		migrateCommand(&database, "up", "Apply the migrations that are pending", runUp),
 		migrateCommand(&database, "down", "Undo the newest migration; what it added is lost", runDown),
@@ -47,7 +53,7 @@ func migrateCommand(database *databaseFlags, use, short string, run func(*cobra.
 	}
 }
 
-func runStatus(command *cobra.Command, migrator *pgstore.Migrator) error {
+func runStatus(command *cobra.Command, migrator *pgstore.Migrator, failOnDrift bool) error {
 	migrations, err := migrator.Status(command.Context())
 	if err != nil {
 		return err
@@ -61,7 +67,43 @@ func runStatus(command *cobra.Command, migrator *pgstore.Migrator) error {
 		}
 		_, _ = fmt.Fprintf(table, "%d\t%s\t%s\n", m.Version, m.Name, applied)
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	drift, err := migrator.Drift(command.Context())
+	if err != nil {
+		return err
+	}
+	printDrift(command.OutOrStdout(), drift)
+	if failOnDrift && drift.Drifted() {
+		return errors.New("the live schema is not what the migrations made")
+	}
+	return nil
+}
+
+// printDrift says in plain words what is not as the migrations made it, and how
+// to mend it.
+func printDrift(w io.Writer, drift pgstore.SchemaDrift) {
+	_, _ = fmt.Fprintln(w)
+	switch {
+	case drift.NotJudged != "":
+		_, _ = fmt.Fprintf(w, "drift: not judged: %s\n", drift.NotJudged)
+	case !drift.Drifted():
+		_, _ = fmt.Fprintln(w, "drift: none: the live schema is what the migrations made")
+	default:
+		_, _ = fmt.Fprintf(w, "drift: not as the migrations made them (%d)\n", len(drift.Differences))
+	}
+	for _, d := range drift.Differences {
+		if d.Missing {
+			_, _ = fmt.Fprintf(w, "  %s is missing\n", d.Object)
+		} else {
+			_, _ = fmt.Fprintf(w, "  %s was changed\n    expected: %s\n    is:       %s\n", d.Object, d.Expected, d.Actual)
+		}
+		_, _ = fmt.Fprintf(w, "    mend:     %s\n", d.Mend)
+	}
+	for _, object := range drift.Extra {
+		_, _ = fmt.Fprintf(w, "  of your own, and left alone: %s\n", object)
+	}
 }
 
 func runPlan(command *cobra.Command, migrator *pgstore.Migrator) error {

@@ -20,6 +20,7 @@ type chore struct {
 func chores() []chore {
 	return []chore{
 		{"read the settings", 30 * time.Second, (*session).readSettings},
+		{"look for schema drift", driftInterval, (*session).lookForDrift},
 		{"make metric partitions", 24 * time.Hour, (*session).ensurePartitions},
 	}
 }

@@ -60,6 +60,15 @@ func NewMigrator(ctx context.Context, url string) (*Migrator, error) {
 	return newMigrator(ctx, url, dir)
 }
 
+// embeddedMigrationFiles are the migrations of this binary.
+func embeddedMigrationFiles() ([]migrationFile, error) {
+	dir, err := fs.Sub(embeddedMigrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return readMigrations(dir)
+}
+
 func newMigrator(ctx context.Context, url string, dir fs.FS) (*Migrator, error) {
 	files, err := readMigrations(dir)
 	if err != nil {
@@ -109,7 +118,7 @@ func (m *Migrator) Close() error { return m.db.Close() }
 // Status lists the migrations of this binary and of the database, in order. It
 // changes nothing.
 func (m *Migrator) Status(ctx context.Context) ([]MigrationStatus, error) {
-	applied, err := m.applied(ctx, m.db)
+	applied, err := readApplied(ctx, m.db)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +149,7 @@ func (m *Migrator) Up(ctx context.Context) ([]string, error) {
 		return names, fmt.Errorf("migrate up: %w", err)
 	}
 	// Another operator may have migrated meanwhile, and further than this one can.
-	after, err := m.applied(ctx, m.db)
+	after, err := readApplied(ctx, m.db)
 	if err != nil {
 		return names, err
 	}
@@ -166,7 +175,7 @@ func (m *Migrator) Down(ctx context.Context) (string, error) {
 // Plan prints the SQL of the pending migrations, which can be reviewed and run
 // by hand instead of Up. It changes nothing.
 func (m *Migrator) Plan(ctx context.Context, w io.Writer) error {
-	applied, err := m.applied(ctx, m.db)
+	applied, err := readApplied(ctx, m.db)
 	if err != nil {
 		return err
 	}
@@ -197,7 +206,7 @@ func (m *Migrator) bootstrap(ctx context.Context) (err error) {
 		return fmt.Errorf("connect to migrate: %w", err)
 	}
 	defer conn.Close() //nolint:errcheck // the pool notices a broken connection
-	applied, err := m.applied(ctx, conn)
+	applied, err := readApplied(ctx, conn)
 	if err != nil {
 		return err
 	}

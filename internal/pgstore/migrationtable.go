@@ -58,9 +58,9 @@ type sqlQuerier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// applied reads the table of migrations by version; it is empty when the schema
-// is not there yet.
-func (m *Migrator) applied(ctx context.Context, db sqlQuerier) (map[int64]appliedMigration, error) {
+// readApplied reads the table of migrations by version; it is empty when the
+// schema is not there yet.
+func readApplied(ctx context.Context, db sqlQuerier) (map[int64]appliedMigration, error) {
 	var exists bool
 	if err := db.QueryRowContext(ctx, "SELECT to_regclass('dgm.schema_migrations') IS NOT NULL").Scan(&exists); err != nil {
 		return nil, fmt.Errorf("read applied migrations: %w", err)

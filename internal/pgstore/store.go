@@ -68,6 +68,8 @@ type Store struct {
 	announcements        *announcements
 	configurationChanged chan []string
 
+	drift atomic.Pointer[SchemaDrift]
+
 	mu      sync.Mutex
 	unready error // why there is no session
 }

@@ -20,13 +20,13 @@ import (
 )
 
 // migrate runs `manager migrate` against a database.
-func migrate(t *testing.T, databaseURL, command string) (string, error) {
+func migrate(t *testing.T, databaseURL, command string, flags ...string) (string, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "url")
 	if err := os.WriteFile(file, []byte(databaseURL), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return operatortest.Run(t, "migrate", command, "--database-url-file="+file)
+	return operatortest.Run(t, append([]string{"migrate", command, "--database-url-file=" + file}, flags...)...)
 }
 
 func mustMigrate(t *testing.T, databaseURL, command string) string {
@@ -86,6 +86,36 @@ func TestMigrateByHand(t *testing.T) {
 	output, err := migrate(t, wrong.String(), "status")
 	if err == nil || !strings.Contains(output, "password authentication failed") || strings.Contains(output, "mistyped-secret") {
 		t.Errorf("migrate with a wrong password: %v\n%s", err, output)
+	}
+}
+
+func TestMigrateStatusSaysWhatDrifted(t *testing.T) {
+	databaseURL := pgtest.Shared(t).Database(t)
+	mustMigrate(t, databaseURL, "up")
+	if status, err := migrate(t, databaseURL, "status", "--fail-on-drift"); err != nil || !strings.Contains(status, "drift: none") {
+		t.Errorf("the status of a new schema (%v) is\n%s", err, status)
+	}
+	conn, err := pgx.Connect(context.Background(), databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(context.Background(), "DROP INDEX dgm.idx_workspaces_status_created; CREATE INDEX mine ON dgm.dgm_archive (created_by)", pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatal(err)
+	}
+	status := mustMigrate(t, databaseURL, "status")
+	for _, line := range []string{
+		"drift: not as the migrations made them (1)",
+		"index dgm.idx_workspaces_status_created is missing",
+		"mend:     CREATE INDEX idx_workspaces_status_created ON dgm.improvement_workspaces USING btree (status, created_at DESC);",
+		"of your own, and left alone: index dgm.mine",
+	} {
+		if !strings.Contains(status, line) {
+			t.Errorf("the status lacks %q:\n%s", line, status)
+		}
+	}
+	if status, err := migrate(t, databaseURL, "status", "--fail-on-drift"); err == nil {
+		t.Errorf("--fail-on-drift succeeded:\n%s", status)
 	}
 }
 
