@@ -55,12 +55,13 @@ func TestDriftIsFoundAndCanBeMended(t *testing.T) {
 		"dropped index":                {"DROP INDEX dgm.idx_workspaces_status_created", "index dgm.idx_workspaces_status_created", ""},
 		"other index":                  {"DROP INDEX dgm.idx_workspaces_status_created; CREATE INDEX idx_workspaces_status_created ON dgm.improvement_workspaces (status)", "index dgm.idx_workspaces_status_created", "(status)"},
 		"invalid index":                {"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'dgm.dgm_archive_object'::regclass", "index dgm.dgm_archive_object", "INVALID"},
+		"index without a part":         {"DROP TABLE dgm.performance_metrics_default; CREATE TABLE dgm.performance_metrics_default PARTITION OF dgm.performance_metrics DEFAULT; UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'dgm.performance_metrics_improvement'::regclass", "index dgm.performance_metrics_improvement", "INVALID"},
 		"dropped constraint":           {"ALTER TABLE dgm.dgm_archive DROP CONSTRAINT dgm_archive_status_check", "constraint dgm.dgm_archive.dgm_archive_status_check", ""},
 		"dropped foreign key":          {"ALTER TABLE dgm.improvement_workspaces DROP CONSTRAINT improvement_workspaces_improvement_id_fkey", "constraint dgm.improvement_workspaces.improvement_workspaces_improvement_id_fkey", ""},
 		"nullable column":              {"ALTER TABLE dgm.dgm_archive ALTER description DROP NOT NULL", "column dgm.dgm_archive.description", "text"},
-		"other type":                   {"ALTER TABLE dgm.dgm_archive ALTER attempt TYPE bigint", "column dgm.dgm_archive.attempt", "bigint"},
+		"other type":                   {"ALTER TABLE dgm.writer_fences ALTER holder TYPE varchar(80)", "column dgm.writer_fences.holder", "character varying(80) NOT NULL"},
 		"dropped default":              {"ALTER TABLE dgm.dgm_archive ALTER constitutional_hash DROP DEFAULT", "column dgm.dgm_archive.constitutional_hash", "character varying(64) NOT NULL"},
-		"dropped column":               {"ALTER TABLE dgm.improvement_workspaces DROP COLUMN assigned_to", "column dgm.improvement_workspaces.assigned_to", ""},
+		"dropped column":               {"ALTER TABLE dgm.writer_fences DROP COLUMN acquired_at", "column dgm.writer_fences.acquired_at", ""},
 		"disabled trigger":             {"ALTER TABLE dgm.dgm_archive DISABLE TRIGGER protect_row", "trigger dgm.dgm_archive.protect_row", "DISABLED"},
 		"trigger not always":           {"ALTER TABLE dgm.dgm_archive ENABLE TRIGGER refuse_delete", "trigger dgm.dgm_archive.refuse_delete", "dgm.refuse_archive_removal()"},
 		"dropped trigger":              {"DROP TRIGGER refuse_update ON dgm.rollback_snapshots", "trigger dgm.rollback_snapshots.refuse_update", ""},
@@ -68,7 +69,7 @@ func TestDriftIsFoundAndCanBeMended(t *testing.T) {
 		"function of another's rights": {"ALTER FUNCTION dgm.refuse_archive_removal() SECURITY DEFINER", "function dgm.refuse_archive_removal()", "SECURITY DEFINER"},
 		"row level security":           {"ALTER TABLE dgm.dgm_archive ENABLE ROW LEVEL SECURITY", "table dgm.dgm_archive", "row level security"},
 		"no default partition":         {"DROP TABLE dgm.performance_metrics_default", "table dgm.performance_metrics", "without a default partition"},
-		"unlogged table":               {"ALTER TABLE dgm.system_configurations SET UNLOGGED", "table dgm.system_configurations", "unlogged"},
+		"unlogged table":               {"ALTER TABLE dgm.writer_fences SET UNLOGGED", "table dgm.writer_fences", "unlogged"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
