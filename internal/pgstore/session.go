@@ -42,6 +42,8 @@ type session struct {
 	lookups chan *lookup
 	eventQueue
 	readingSettings sync.Mutex // by the chore, or after an event
+	// recording bounds how many connections are taken by samples.
+	recording chan struct{}
 
 	// contended is why the last write was given up, if it was.
 	contended atomic.Pointer[error]
@@ -52,8 +54,9 @@ type session struct {
 func (s *Store) newSession(pool *pgxpool.Pool, f fence, at server) *session {
 	sess := &session{
 		store: s, cluster: s.config.ClusterName, pool: pool, queries: dbsql.New(pool), fence: f, server: at.identity,
-		queue: make(chan *request, queueLength), lookups: make(chan *lookup, queueLength), done: make(chan struct{}),
 		eventQueue: eventQueue{events: make(chan string, eventQueueLength)},
+		queue: make(chan *request, queueLength), lookups: make(chan *lookup, queueLength),
+		recording: make(chan struct{}, metricWriters), done: make(chan struct{}),
 	}
 	sess.walPosition.Store(at.walPosition)
 	return sess

@@ -174,7 +174,7 @@ func (s *Store) poolConfig() (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.MaxConns = 4
+	config.MaxConns = 4 + metricWriters
 	config.MaxConnIdleTime = 5 * time.Minute
 	// Passwords are rotated by rewriting the file that holds the URL.
 	config.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {

@@ -58,36 +58,46 @@ func measureWriter(h *harness, o options) ([]result, error) {
 type writeTimes struct{ create, change time.Duration }
 
 func batchedWrites(h *harness, callers int, improvements []pgstore.Improvement) (writeTimes, error) {
-	ctx, cancel := context.WithCancel(h.ctx)
-	store := pgstore.New(pgstore.Config{
-		URL: fixed(h.database()), ClusterName: clusterName, ClusterUID: "bench", Holder: "bench",
-		AEAD: func(context.Context) (tink.AEAD, string, error) { return nil, "", fmt.Errorf("no snapshots here") },
-	})
-	led := make(chan error, 1)
-	go func() { led <- store.Lead(ctx) }()
-	defer func() {
-		cancel()
-		<-led
-	}()
-	for store.Ready() != nil {
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
-			return writeTimes{}, err
-		}
+	store, stop, err := h.lead(h.database())
+	if err != nil {
+		return writeTimes{}, err
 	}
+	defer stop()
 	write := func(of func(pgstore.Improvement) pgstore.Improvement) (time.Duration, error) {
 		began := time.Now()
-		err := each(ctx, callers, len(improvements), func(ctx context.Context, i int) error {
+		err := each(h.ctx, callers, len(improvements), func(ctx context.Context, i int) error {
 			return store.MirrorImprovement(ctx, of(improvements[i]))
 		})
 		return time.Since(began), err
 	}
 	var times writeTimes
-	var err error
 	if times.create, err = write(func(i pgstore.Improvement) pgstore.Improvement { return i }); err != nil {
 		return times, err
 	}
 	times.change, err = write(nextGeneration)
 	return times, err
+}
+
+// lead returns a store that leads over a database until stop is called.
+func (h *harness) lead(url string) (store *pgstore.Store, stop func(), err error) {
+	ctx, cancel := context.WithCancel(h.ctx)
+	store = pgstore.New(pgstore.Config{
+		URL: fixed(url), ClusterName: clusterName, ClusterUID: "bench", Holder: "bench",
+		AEAD: func(context.Context) (tink.AEAD, string, error) { return nil, "", fmt.Errorf("no snapshots here") },
+	})
+	led := make(chan error, 1)
+	go func() { led <- store.Lead(ctx) }()
+	stop = func() {
+		cancel()
+		<-led
+	}
+	for store.Ready() != nil {
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			stop()
+			return nil, nil, err
+		}
+	}
+	return store, stop, nil
 }
 
 func nextGeneration(i pgstore.Improvement) pgstore.Improvement {
