@@ -26,12 +26,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/controllers"
 	"github.com/acgs/dgm-operator/internal/keyset"
+	"github.com/acgs/dgm-operator/internal/monitoring"
 	"github.com/acgs/dgm-operator/internal/pgstore"
 	"github.com/acgs/dgm-operator/internal/tenant"
 )
@@ -117,15 +119,15 @@ func newManager(config *rest.Config, o runOptions) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(dgmv1alpha1.AddToScheme(scheme))
-	metrics := metricsserver.Options{BindAddress: o.metricsAddress}
+	serving := metricsserver.Options{BindAddress: o.metricsAddress}
 	if o.metricsSecure {
-		metrics.SecureServing, metrics.FilterProvider = true, filters.WithAuthenticationAndAuthorization
+		serving.SecureServing, serving.FilterProvider = true, filters.WithAuthenticationAndAuthorization
 	}
 	renew := o.leaseDuration * 2 / 3
 	retry := o.leaseDuration / 7
 	return ctrl.NewManager(config, ctrl.Options{
 		Scheme:                        scheme,
-		Metrics:                       metrics,
+		Metrics:                       serving,
 		HealthProbeBindAddress:        o.probeAddress,
 		PprofBindAddress:              o.pprofAddress,
 		LeaderElection:                o.leaderElect,
@@ -187,6 +189,10 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	if err != nil {
 		return err
 	}
+	monitor, err := monitoring.New(store, metrics.Registry, ctrl.Log.WithName("monitoring"))
+	if err != nil {
+		return err
+	}
 	outbox := &controllers.Outbox{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.namespace}
 	improvements := &controllers.ImprovementWorkspaceReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder("dgm-operator"),
@@ -205,7 +211,7 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	}
 	return errors.Join(
 		improvements.SetupWithManager(mgr), policies.SetupWithManager(mgr),
-		mgr.Add(resync), mgr.Add(manager.RunnableFunc(store.Lead)),
+		mgr.Add(resync), mgr.Add(manager.RunnableFunc(store.Lead)), mgr.Add(monitor),
 	)
 }
 

@@ -26,6 +26,8 @@ type (
 	Sessions = dbsql.DgmVSession
 	// KeySnapshots is how many snapshots are encrypted with a key.
 	KeySnapshots = dbsql.SnapshotsByKeyRow
+	// UnmatchedMetrics are the samples that name an improvement which the archive does not know.
+	UnmatchedMetrics = dbsql.UnmatchedMetricsRow
 )
 
 // SlowestStatements returns the statements on schema dgm that took the most
@@ -72,6 +74,12 @@ func (s *Store) Sessions(ctx context.Context) (Sessions, error) {
 // seen when a key is needed no more.
 func (s *Store) SnapshotsByKey(ctx context.Context, most int32) ([]KeySnapshots, error) {
 	return observe(ctx, s, func(q *dbsql.Queries) ([]KeySnapshots, error) { return q.SnapshotsByKey(ctx, most) })
+}
+
+// UnmatchedMetrics returns how many improvements metrics name that the archive
+// does not know, a thousand at most, and how many samples name one of these.
+func (s *Store) UnmatchedMetrics(ctx context.Context) (UnmatchedMetrics, error) {
+	return observe(ctx, s, func(q *dbsql.Queries) (UnmatchedMetrics, error) { return q.UnmatchedMetrics(ctx) })
 }
 
 // observe reads in a transaction that writes nothing and waits for nobody long.

@@ -57,3 +57,8 @@ FROM dgm.rollback_snapshots s
 GROUP BY s.key_id
 ORDER BY count(*) DESC, s.key_id
 LIMIT @most;
+
+-- Of the improvements that metrics name and the archive does not know, a thousand.
+-- name: UnmatchedMetrics :one
+SELECT count(*)::bigint AS improvements, COALESCE(sum(u.samples), 0)::bigint AS samples
+FROM (SELECT v.samples FROM dgm.v_unmatched_metrics v LIMIT 1000) u;

@@ -295,3 +295,21 @@ func (q *Queries) Storage(ctx context.Context, most int32) ([]StorageRow, error)
 	}
 	return items, nil
 }
+
+const unmatchedMetrics = `-- name: UnmatchedMetrics :one
+SELECT count(*)::bigint AS improvements, COALESCE(sum(u.samples), 0)::bigint AS samples
+FROM (SELECT v.samples FROM dgm.v_unmatched_metrics v LIMIT 1000) u
+`
+
+type UnmatchedMetricsRow struct {
+	Improvements int64
+	Samples      int64
+}
+
+// Of the improvements that metrics name and the archive does not know, a thousand.
+func (q *Queries) UnmatchedMetrics(ctx context.Context) (UnmatchedMetricsRow, error) {
+	row := q.db.QueryRow(ctx, unmatchedMetrics)
+	var i UnmatchedMetricsRow
+	err := row.Scan(&i.Improvements, &i.Samples)
+	return i, err
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package monitoring
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// describe makes the description of a metric with these labels.
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+var (
+	databaseUp   = gauge(describe("dgm_database_up", "Whether the leader can write to the database."))
+	databaseRead = gauge(describe("dgm_database_read_timestamp_seconds", "When a part of what is monitored was last read.", "part"))
+
+	// Of pg_stat_statements, where it is installed. The operator's own statements have names, those of others an empty one.
+	statementCalls   = counter(describe("dgm_database_statement_calls_total", "How often one of the slowest statements ran.", "statement", "query_id"))
+	statementSeconds = counter(describe("dgm_database_statement_seconds_total", "Time spent in one of the slowest statements.", "statement", "query_id"))
+	statementMean    = gauge(describe("dgm_database_statement_mean_seconds", "Mean time of a run of one of the slowest statements.", "statement", "query_id"))
+	statementRows    = counter(describe("dgm_database_statement_rows_total", "Rows returned or changed by one of the slowest statements.", "statement", "query_id"))
+
+	indexScans    = counter(describe("dgm_database_index_scans_total", "How often an index was used.", "table", "index"))
+	indexTuples   = counter(describe("dgm_database_index_tuples_read_total", "Entries that an index returned.", "table", "index"))
+	indexSize     = gauge(describe("dgm_database_index_size_bytes", "Size of an index.", "table", "index"))
+	indexUnused   = gauge(describe("dgm_database_index_unused", "Whether an index that enforces no key was never used since statistics were reset.", "table", "index"))
+	indexValid    = gauge(describe("dgm_database_index_valid", "Whether an index can be used: 0 after its concurrent build was interrupted.", "table", "index"))
+	indexLastUsed = gauge(describe("dgm_database_index_last_used_timestamp_seconds", "When an index was last used, from PostgreSQL 16 on.", "table", "index"))
+
+	tableSize     = gauge(describe("dgm_database_table_size_bytes", "Size of a table by heap, index and toast; partitions are added up.", "table", "fork"))
+	tableRows     = gauge(describe("dgm_database_table_rows", "Estimated rows of a table, live and dead.", "table", "state"))
+	tableInserted = counter(describe("dgm_database_table_rows_inserted_total", "Rows inserted into a table since statistics were reset.", "table"))
+
+	partitionsThere      = gauge(describe("dgm_database_partitions", "Partitions of performance_metrics, the default one included."))
+	partitionsExpired    = gauge(describe("dgm_database_partitions_expired", "Partitions of performance_metrics that are older than metrics_retention_days."))
+	partitionsAhead      = gauge(describe("dgm_database_partition_months_ahead", "Months after this one that have a partition, without a gap; -1 when this one has none."))
+	defaultPartitionRows = gauge(describe("dgm_database_default_partition_rows", "Samples of months without a partition, counted to 100000 at most."))
+	partitionSize        = gauge(describe("dgm_database_partition_size_bytes", "Size of a partition of performance_metrics with its indexes.", "partition"))
+	partitionRows        = gauge(describe("dgm_database_partition_rows", "Estimated rows of a partition of performance_metrics.", "partition"))
+
+	longTransactions   = gauge(describe("dgm_database_long_transactions", "Transactions that have been open for more than five seconds."))
+	longestTransaction = gauge(describe("dgm_database_longest_transaction_seconds", "Age of the oldest of them; 0 without one."))
+	longestWriting     = gauge(describe("dgm_database_longest_writing_transaction_seconds", "Age of the oldest of them that has written: it delays the aggregation of metrics."))
+	snapshotAge        = gauge(describe("dgm_database_oldest_snapshot_age_transactions", "How many transactions ago the rows are from that they keep vacuum from removing."))
+
+	sessionsThere = gauge(describe("dgm_database_sessions", "Sessions of the database."))
+	sessionsMost  = gauge(describe("dgm_database_sessions_limit", "Sessions that the server admits."))
+	sessionsIn    = gauge(describe("dgm_database_sessions_by_state", "Sessions of the database by state; those that the operator may not see are hidden.", "state"))
+
+	snapshotsByKey        = gauge(describe("dgm_database_rollback_snapshots", "Stored rollback bytes by the key that encrypts them.", "key_id"))
+	unmatchedImprovements = gauge(describe("dgm_database_unmatched_improvements", "Improvements that metrics name and the archive does not know, to 1000 at most."))
+	unmatchedSamples      = gauge(describe("dgm_database_unmatched_samples", "Samples that name one of them."))
+
+	settingAttempts           = gauge(describe("dgm_settings_improvement_attempts_limit", "max_improvement_attempts in force."))
+	settingConcurrent         = gauge(describe("dgm_settings_concurrent_improvements_limit", "max_concurrent_improvements in force."))
+	settingTimeout            = gauge(describe("dgm_settings_improvement_timeout_seconds", "improvement_timeout_minutes in force."))
+	settingRollbackRetention  = gauge(describe("dgm_settings_rollback_retention_seconds", "rollback_retention_days in force."))
+	settingAggregation        = gauge(describe("dgm_settings_metrics_aggregation_enabled", "metrics_aggregation_enabled in force."))
+	settingMetricsRetention   = gauge(describe("dgm_settings_metrics_retention_seconds", "metrics_retention_days in force."))
+	settingCleanup            = gauge(describe("dgm_settings_workspace_cleanup_enabled", "workspace_cleanup_enabled in force."))
+	settingWorkspaceRetention = gauge(describe("dgm_settings_workspace_retention_seconds", "workspace_retention_hours in force."))
+)
