@@ -22,6 +22,7 @@ func chores() []chore {
 		{"read the settings", 30 * time.Second, (*session).readSettings},
 		{"look for schema drift", driftInterval, (*session).lookForDrift},
 		{"make metric partitions", 24 * time.Hour, (*session).ensurePartitions},
+		{"aggregate metrics", time.Minute, (*session).aggregateMetrics},
 	}
 }
 
