@@ -24,17 +24,18 @@ const (
 // ConfigurationChanged delivers keys of system configurations that somebody may
 // have written, within a moment of it; none means any, as when a constitution
 // changed or the connection was made anew. Deliveries that nobody has received yet
-// are joined. It is a hint: behind a pooler in transaction mode nothing comes.
+// are joined. Behind a pooler in transaction mode it comes within half a minute.
 func (s *Store) ConfigurationChanged() <-chan []string { return s.configurationChanged }
 
-// configurationMayHaveChanged must not be called by several goroutines at once.
 func (s *Store) configurationMayHaveChanged(keys []string) {
+	s.joiningKeys.Lock()
+	defer s.joiningKeys.Unlock()
 	select {
 	case waiting := <-s.configurationChanged:
 		keys = joinKeys(waiting, keys)
 	default:
 	}
-	s.configurationChanged <- keys // has room for one, and nobody else sends
+	s.configurationChanged <- keys // has room for one, and nobody else sends now
 }
 
 // joinKeys is what two deliveries together mean.

@@ -19,7 +19,8 @@ type chore struct {
 // chores are done in this order, one at a time.
 func chores() []chore {
 	return []chore{
-		{"read the settings", 30 * time.Second, (*session).readSettings},
+		{"read the settings", 30 * time.Second, (*session).pollConfigurations},
+		{"re-encrypt sensitive configurations", time.Minute, (*session).reencrypt},
 		{"look for schema drift", driftInterval, (*session).lookForDrift},
 		{"make metric partitions", 24 * time.Hour, (*session).ensurePartitions},
 		{"aggregate metrics", time.Minute, (*session).aggregateMetrics},

@@ -44,6 +44,11 @@ type session struct {
 	readingSettings sync.Mutex // by the chore, or after an event
 	// recording bounds how many connections are taken by samples.
 	recording chan struct{}
+	// fingerprint is that of all configurations when the chore last looked.
+	fingerprint atomic.Pointer[string]
+	// undecryptable are sensitive configurations, as key/key_id, that are no longer tried.
+	undecryptable []string
+	reencrypting  sync.Mutex // guards undecryptable
 
 	// contended is why the last write was given up, if it was.
 	contended atomic.Pointer[error]
@@ -53,7 +58,7 @@ type session struct {
 
 func (s *Store) newSession(pool *pgxpool.Pool, f fence, at server) *session {
 	sess := &session{
-		store: s, cluster: s.config.ClusterName, pool: pool, queries: dbsql.New(pool), fence: f, server: at.identity,
+		store: s, cluster: s.config.ClusterName, undecryptable: []string{}, pool: pool, queries: dbsql.New(pool), fence: f, server: at.identity,
 		eventQueue: eventQueue{events: make(chan string, eventQueueLength)},
 		queue: make(chan *request, queueLength), lookups: make(chan *lookup, queueLength),
 		recording: make(chan struct{}, metricWriters), done: make(chan struct{}),

@@ -35,6 +35,21 @@ func (s *session) readSettings(ctx context.Context) error {
 	return nil
 }
 
+// pollConfigurations reads the settings and finds writes that no event told of.
+func (s *session) pollConfigurations(ctx context.Context) error {
+	if err := s.readSettings(ctx); err != nil {
+		return err
+	}
+	fingerprint, err := s.queries.ConfigurationFingerprint(ctx)
+	if err != nil {
+		return fmt.Errorf("look for changed configurations: %w", err)
+	}
+	if before := s.fingerprint.Swap(&fingerprint); before != nil && *before != fingerprint {
+		s.store.configurationMayHaveChanged(nil)
+	}
+	return nil
+}
+
 func (s *Store) takeSettings(values map[string]string) {
 	before := s.settings.Load()
 	after, problems := settings.Apply(*before, values)

@@ -67,6 +67,8 @@ type Store struct {
 
 	announcements        *announcements
 	configurationChanged chan []string
+	joiningKeys          sync.Mutex
+	refusals             refusals
 
 	drift atomic.Pointer[SchemaDrift]
 

@@ -179,6 +179,17 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION dgm.may_migrate(oid) IS 'Whether this transaction is a migration: SET LOCAL dgm.migration = ''on'', by a member of the role that owns the table.';
 
+-- +goose StatementBegin
+CREATE FUNCTION dgm.is_reencryption(before dgm.system_configurations, after dgm.system_configurations) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(current_setting('dgm.reencryption', true), '') = 'on' AND before.is_sensitive AND after.is_sensitive
+        AND (before.key, before.value_type, before.validation_rules, before.is_readonly, before.is_builtin, before.deleted_at)
+            IS NOT DISTINCT FROM (after.key, after.value_type, after.validation_rules, after.is_readonly, after.is_builtin, after.deleted_at)
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION dgm.is_reencryption(dgm.system_configurations, dgm.system_configurations) IS 'Whether the operator brings a sensitive value, which stays the same, under another key.';
+
 -- What may change at all, whatever the value.
 -- +goose StatementBegin
 CREATE FUNCTION dgm.check_configuration_change() RETURNS trigger
@@ -188,6 +199,7 @@ DECLARE
     refused text;
     rule text := 'configuration_builtin';
     revived boolean;
+    reencrypted boolean;
 BEGIN
     IF dgm.may_migrate(TG_RELID) THEN
         RETURN NEW;
@@ -196,6 +208,7 @@ BEGIN
             refused := 'only a migration makes a built-in setting: insert it with is_builtin = false';
         END IF;
     ELSE
+        reencrypted := dgm.is_reencryption(OLD, NEW);
         revived := OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL;
         IF NEW.key IS DISTINCT FROM OLD.key THEN
             refused := 'a key is not renamed: insert a row with the new key';
@@ -209,7 +222,7 @@ BEGIN
         ELSIF OLD.is_builtin AND NOT OLD.is_sensitive AND NEW.value IS NULL AND OLD.value IS NOT NULL THEN
             refused := format('a built-in setting needs a value: set its default, %s', coalesce(to_json(OLD.default_value)::text, 'which it has not'));
         END IF;
-        IF refused IS NULL AND OLD.is_readonly AND ((NEW.value, NEW.encrypted_value, NEW.value_type, NEW.validation_rules, NEW.default_value, NEW.deleted_at)
+        IF refused IS NULL AND OLD.is_readonly AND NOT reencrypted AND ((NEW.value, NEW.encrypted_value, NEW.value_type, NEW.validation_rules, NEW.default_value, NEW.deleted_at)
             IS DISTINCT FROM (OLD.value, OLD.encrypted_value, OLD.value_type, OLD.validation_rules, OLD.default_value, OLD.deleted_at)
             OR NOT NEW.is_readonly) THEN
             rule := 'configuration_readonly';
@@ -253,8 +266,8 @@ BEGIN
     ELSIF (NEW.value, NEW.value_type, NEW.validation_rules, NEW.default_value, NEW.is_sensitive, NEW.encrypted_value, NEW.deleted_at)
         IS NOT DISTINCT FROM (OLD.value, OLD.value_type, OLD.validation_rules, OLD.default_value, OLD.is_sensitive, OLD.encrypted_value, OLD.deleted_at)
         OR (NEW.value IS NOT DISTINCT FROM OLD.value AND dgm.may_migrate(TG_RELID))
-        -- The same value under another key of the keyset, or a plain one of before encryption.
-        OR (NEW.is_sensitive AND OLD.is_sensitive AND current_setting('dgm.reencryption', true) = 'on') THEN
+        OR (NEW.deleted_at IS NOT NULL AND NEW.value IS NOT DISTINCT FROM OLD.value) -- going is always allowed
+        OR dgm.is_reencryption(OLD, NEW) THEN
         NEW.constitutional_hash := OLD.constitutional_hash;
         RETURN NEW;
     END IF;
@@ -351,6 +364,7 @@ DROP TRIGGER check_change ON dgm.system_configurations;
 DROP FUNCTION dgm.check_configuration_removal();
 DROP FUNCTION dgm.check_configuration_value();
 DROP FUNCTION dgm.check_configuration_change();
+DROP FUNCTION dgm.is_reencryption(dgm.system_configurations, dgm.system_configurations);
 DROP FUNCTION dgm.may_migrate(oid);
 DROP FUNCTION dgm.configuration_problem(text, text, text, jsonb);
 DROP FUNCTION dgm.configuration_rule_problem(text, text, jsonb);

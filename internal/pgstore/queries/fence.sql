@@ -31,6 +31,7 @@ SELECT GREATEST(
     (SELECT max(a.writer_epoch) FROM dgm.dgm_archive a WHERE a.cluster = @cluster::text),
     (SELECT max(w.writer_epoch) FROM dgm.improvement_workspaces w WHERE w.cluster = @cluster::text),
     (SELECT max(b.writer_epoch) FROM dgm.bandit_states b WHERE b.cluster = @cluster::text),
+    (SELECT max(c.writer_epoch) FROM dgm.system_configurations c WHERE c.cluster = @cluster::text),
     0)::bigint AS epoch;
 
 -- name: NextEpoch :one

@@ -7,7 +7,342 @@ package dbsql
 
 import (
 	"context"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
 )
+
+const configuration = `-- name: Configuration :one
+SELECT (c.id IS NOT NULL)::boolean AS found, c.value, COALESCE(c.value_type, '')::text AS value_type,
+    COALESCE(c.description, '')::text AS description, COALESCE(c.category, '')::text AS category,
+    COALESCE(c.is_sensitive, false)::boolean AS is_sensitive, COALESCE(c.is_builtin, false)::boolean AS is_builtin,
+    COALESCE(c.is_readonly, false)::boolean AS is_readonly,
+    COALESCE(c.validation_rules::text, '')::text AS validation_rules, c.encrypted_value, COALESCE(c.key_id, '')::text AS key_id,
+    COALESCE(c.cluster, '')::text AS cluster, COALESCE(c.name, '')::text AS name, COALESCE(c.uid, '')::text AS uid,
+    COALESCE(c.generation, 0)::bigint AS generation, (c.deleted_at IS NOT NULL)::boolean AS deleted, c.updated_at,
+    COALESCE(c.writer_epoch, 0)::bigint AS writer_epoch, COALESCE(c.revision, 0)::bigint AS revision,
+    COALESCE(k.hash, '')::text AS constitution, COALESCE((k.configuration_rules -> r.key)::text, '')::text AS constitution_rules,
+    COALESCE(p.kind, '')::text AS problem_kind, COALESCE(p.problem, '')::text AS problem,
+    concat_ws('/', c.xmin, k.hash, k.xmin)::text AS version
+FROM (SELECT $1::text AS key, $2::text AS value, $3::text AS value_type) r
+LEFT JOIN dgm.system_configurations c ON c.key = r.key
+LEFT JOIN dgm.known_constitutions k ON k.active
+CROSS JOIN LATERAL dgm.configuration_problem(r.key, COALESCE(r.value, c.value),
+    COALESCE(NULLIF(r.value_type, ''), c.value_type, 'string'), c.validation_rules) p
+`
+
+type ConfigurationParams struct {
+	Key       string
+	Value     pgtype.Text
+	ValueType string
+}
+
+type ConfigurationRow struct {
+	Found             bool
+	Value             pgtype.Text
+	ValueType         string
+	Description       string
+	Category          string
+	IsSensitive       bool
+	IsBuiltin         bool
+	IsReadonly        bool
+	ValidationRules   string
+	EncryptedValue    []byte
+	KeyID             string
+	Cluster           string
+	Name              string
+	Uid               string
+	Generation        int64
+	Deleted           bool
+	UpdatedAt         pgtype.Timestamptz
+	WriterEpoch       int64
+	Revision          int64
+	Constitution      string
+	ConstitutionRules string
+	ProblemKind       string
+	Problem           string
+	Version           string
+}
+
+// A key as it stands, and what the active constitution says of it. The problem
+// is that of value, and of the present one where value is null; version changes
+// with everything that an answer rests on.
+func (q *Queries) Configuration(ctx context.Context, arg ConfigurationParams) (ConfigurationRow, error) {
+	row := q.db.QueryRow(ctx, configuration, arg.Key, arg.Value, arg.ValueType)
+	var i ConfigurationRow
+	err := row.Scan(
+		&i.Found,
+		&i.Value,
+		&i.ValueType,
+		&i.Description,
+		&i.Category,
+		&i.IsSensitive,
+		&i.IsBuiltin,
+		&i.IsReadonly,
+		&i.ValidationRules,
+		&i.EncryptedValue,
+		&i.KeyID,
+		&i.Cluster,
+		&i.Name,
+		&i.Uid,
+		&i.Generation,
+		&i.Deleted,
+		&i.UpdatedAt,
+		&i.WriterEpoch,
+		&i.Revision,
+		&i.Constitution,
+		&i.ConstitutionRules,
+		&i.ProblemKind,
+		&i.Problem,
+		&i.Version,
+	)
+	return i, err
+}
+
+const configurationFingerprint = `-- name: ConfigurationFingerprint :one
+SELECT md5(concat(
+    (SELECT string_agg(concat_ws(' ', c.id, c.xmin), ',' ORDER BY c.id) FROM dgm.system_configurations c), '/',
+    (SELECT string_agg(concat_ws(' ', k.hash, k.xmin), ',' ORDER BY k.hash) FROM dgm.known_constitutions k)))::text AS fingerprint
+`
+
+// Changes with every write of a configuration or a constitution.
+func (q *Queries) ConfigurationFingerprint(ctx context.Context) (string, error) {
+	row := q.db.QueryRow(ctx, configurationFingerprint)
+	var fingerprint string
+	err := row.Scan(&fingerprint)
+	return fingerprint, err
+}
+
+const hasSensitive = `-- name: HasSensitive :one
+SELECT EXISTS (SELECT 1 FROM dgm.system_configurations c WHERE c.is_sensitive AND (c.value IS NOT NULL OR c.encrypted_value IS NOT NULL)
+    AND COALESCE(c.cluster, $1::text) = $1::text)::boolean AS has_sensitive
+`
+
+// Whether any sensitive value is there: if not, the keyset is not even read.
+func (q *Queries) HasSensitive(ctx context.Context, cluster string) (bool, error) {
+	row := q.db.QueryRow(ctx, hasSensitive, cluster)
+	var has_sensitive bool
+	err := row.Scan(&has_sensitive)
+	return has_sensitive, err
+}
+
+const heldConfigurations = `-- name: HeldConfigurations :many
+SELECT c.key FROM dgm.system_configurations c
+WHERE c.cluster = $1::text AND c.name = $2::text AND c.uid IS DISTINCT FROM $3::text AND c.deleted_at IS NULL ORDER BY c.key
+`
+
+type HeldConfigurationsParams struct {
+	Cluster string
+	Name    string
+	KeepUid string
+}
+
+// Rows of a name, but those of keep_uid.
+func (q *Queries) HeldConfigurations(ctx context.Context, arg HeldConfigurationsParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, heldConfigurations, arg.Cluster, arg.Name, arg.KeepUid)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			return nil, err
+		}
+		items = append(items, key)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const insertConfiguration = `-- name: InsertConfiguration :execrows
+INSERT INTO dgm.system_configurations (id, key, value, value_type, description, category, is_sensitive, encrypted_value, key_id,
+    cluster, name, uid, generation, writer_epoch, revision)
+VALUES ($1, $2, $3, $4, NULLIF($5::text, ''), NULLIF($6::text, ''), $7,
+    $8, NULLIF($9::text, ''), $10, $11, $12, $13, $14, $15)
+ON CONFLICT (key) DO NOTHING
+`
+
+type InsertConfigurationParams struct {
+	ID             uuid.UUID
+	Key            string
+	Value          pgtype.Text
+	ValueType      string
+	Description    string
+	Category       string
+	IsSensitive    bool
+	EncryptedValue []byte
+	KeyID          string
+	Cluster        pgtype.Text
+	Name           pgtype.Text
+	Uid            pgtype.Text
+	Generation     pgtype.Int8
+	WriterEpoch    int64
+	Revision       int64
+}
+
+func (q *Queries) InsertConfiguration(ctx context.Context, arg InsertConfigurationParams) (int64, error) {
+	result, err := q.db.Exec(ctx, insertConfiguration,
+		arg.ID,
+		arg.Key,
+		arg.Value,
+		arg.ValueType,
+		arg.Description,
+		arg.Category,
+		arg.IsSensitive,
+		arg.EncryptedValue,
+		arg.KeyID,
+		arg.Cluster,
+		arg.Name,
+		arg.Uid,
+		arg.Generation,
+		arg.WriterEpoch,
+		arg.Revision,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const liveConfigurations = `-- name: LiveConfigurations :many
+SELECT c.name::text AS name, COALESCE(c.uid, '')::text AS uid FROM dgm.system_configurations c
+WHERE c.cluster = $1::text AND c.deleted_at IS NULL AND c.name > $2::text
+ORDER BY c.name LIMIT $3::integer
+`
+
+type LiveConfigurationsParams struct {
+	Cluster   string
+	AfterName string
+	PageSize  int32
+}
+
+type LiveConfigurationsRow struct {
+	Name string
+	Uid  string
+}
+
+func (q *Queries) LiveConfigurations(ctx context.Context, arg LiveConfigurationsParams) ([]LiveConfigurationsRow, error) {
+	rows, err := q.db.Query(ctx, liveConfigurations, arg.Cluster, arg.AfterName, arg.PageSize)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LiveConfigurationsRow
+	for rows.Next() {
+		var i LiveConfigurationsRow
+		if err := rows.Scan(&i.Name, &i.Uid); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const lockConfiguration = `-- name: LockConfiguration :exec
+SELECT c.id FROM dgm.system_configurations c WHERE c.key = $1::text FOR UPDATE
+`
+
+func (q *Queries) LockConfiguration(ctx context.Context, key string) error {
+	_, err := q.db.Exec(ctx, lockConfiguration, key)
+	return err
+}
+
+const lockStaleSensitive = `-- name: LockStaleSensitive :many
+SELECT c.id, c.key, c.value, c.encrypted_value, COALESCE(c.key_id, '')::text AS key_id,
+    set_config('dgm.reencryption', 'on', true)::text AS reencryption
+FROM dgm.system_configurations c WHERE c.id = ANY ($1::uuid[]) AND c.is_sensitive ORDER BY c.key FOR UPDATE
+`
+
+type LockStaleSensitiveRow struct {
+	ID             uuid.UUID
+	Key            string
+	Value          pgtype.Text
+	EncryptedValue []byte
+	KeyID          string
+	Reencryption   string
+}
+
+func (q *Queries) LockStaleSensitive(ctx context.Context, ids []uuid.UUID) ([]LockStaleSensitiveRow, error) {
+	rows, err := q.db.Query(ctx, lockStaleSensitive, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LockStaleSensitiveRow
+	for rows.Next() {
+		var i LockStaleSensitiveRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Key,
+			&i.Value,
+			&i.EncryptedValue,
+			&i.KeyID,
+			&i.Reencryption,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const reencryptSensitive = `-- name: ReencryptSensitive :exec
+UPDATE dgm.system_configurations c SET value = NULL, default_value = NULL, encrypted_value = $1, key_id = $2::text
+WHERE c.id = $3
+`
+
+type ReencryptSensitiveParams struct {
+	EncryptedValue []byte
+	KeyID          string
+	ID             uuid.UUID
+}
+
+func (q *Queries) ReencryptSensitive(ctx context.Context, arg ReencryptSensitiveParams) error {
+	_, err := q.db.Exec(ctx, reencryptSensitive, arg.EncryptedValue, arg.KeyID, arg.ID)
+	return err
+}
+
+const releaseConfigurations = `-- name: ReleaseConfigurations :exec
+UPDATE dgm.system_configurations c SET
+    value = CASE WHEN c.is_builtin THEN c.default_value ELSE c.value END, encrypted_value = NULL, key_id = NULL,
+    deleted_at = CASE WHEN c.is_builtin THEN NULL ELSE now() END,
+    cluster = CASE WHEN c.is_builtin THEN NULL ELSE c.cluster END, name = CASE WHEN c.is_builtin THEN NULL ELSE c.name END,
+    uid = CASE WHEN c.is_builtin THEN NULL ELSE c.uid END, generation = CASE WHEN c.is_builtin THEN NULL ELSE c.generation END,
+    writer_epoch = $1, revision = $2
+WHERE c.cluster = $3::text AND c.name = $4::text AND c.uid IS DISTINCT FROM $5::text AND c.deleted_at IS NULL
+  AND (c.writer_epoch, c.revision) <= ($1::bigint, $2::bigint)
+`
+
+type ReleaseConfigurationsParams struct {
+	WriterEpoch int64
+	Revision    int64
+	Cluster     string
+	Name        string
+	KeepUid     string
+}
+
+// A built-in setting goes on with its default, and is nobody's; another one
+// becomes a tombstone, without what was secret.
+func (q *Queries) ReleaseConfigurations(ctx context.Context, arg ReleaseConfigurationsParams) error {
+	_, err := q.db.Exec(ctx, releaseConfigurations,
+		arg.WriterEpoch,
+		arg.Revision,
+		arg.Cluster,
+		arg.Name,
+		arg.KeepUid,
+	)
+	return err
+}
 
 const settingValues = `-- name: SettingValues :many
 SELECT c.key, c.value::text AS value FROM dgm.system_configurations c
@@ -37,4 +372,105 @@ func (q *Queries) SettingValues(ctx context.Context, keys []string) ([]SettingVa
 		return nil, err
 	}
 	return items, nil
+}
+
+const staleSensitive = `-- name: StaleSensitive :many
+SELECT c.id, c.key, c.value, c.encrypted_value, COALESCE(c.key_id, '')::text AS key_id FROM dgm.system_configurations c
+WHERE c.is_sensitive AND (c.value IS NOT NULL OR (c.encrypted_value IS NOT NULL AND c.key_id <> $1::text))
+  AND COALESCE(c.cluster, $2::text) = $2::text AND NOT (concat_ws('/', c.key, c.key_id) = ANY ($3::text[]))
+ORDER BY c.key LIMIT $4::integer
+`
+
+type StaleSensitiveParams struct {
+	KeyID    string
+	Cluster  string
+	Without  []string
+	PageSize int32
+}
+
+type StaleSensitiveRow struct {
+	ID             uuid.UUID
+	Key            string
+	Value          pgtype.Text
+	EncryptedValue []byte
+	KeyID          string
+}
+
+// Sensitive values under another key than this one, or in plain from before
+// encryption; but for those, as key/key_id, that could not be decrypted.
+func (q *Queries) StaleSensitive(ctx context.Context, arg StaleSensitiveParams) ([]StaleSensitiveRow, error) {
+	rows, err := q.db.Query(ctx, staleSensitive,
+		arg.KeyID,
+		arg.Cluster,
+		arg.Without,
+		arg.PageSize,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []StaleSensitiveRow
+	for rows.Next() {
+		var i StaleSensitiveRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Key,
+			&i.Value,
+			&i.EncryptedValue,
+			&i.KeyID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const updateConfiguration = `-- name: UpdateConfiguration :exec
+UPDATE dgm.system_configurations c SET
+    value = $1, value_type = $2, description = NULLIF($3::text, ''), category = NULLIF($4::text, ''),
+    is_sensitive = $5, encrypted_value = $6, key_id = NULLIF($7::text, ''),
+    default_value = CASE WHEN $5 THEN NULL ELSE c.default_value END, cluster = $8, namespace = NULL, name = $9,
+    uid = $10, generation = $11, writer_epoch = $12, revision = $13, deleted_at = NULL
+WHERE c.key = $14
+`
+
+type UpdateConfigurationParams struct {
+	Value          pgtype.Text
+	ValueType      string
+	Description    string
+	Category       string
+	IsSensitive    bool
+	EncryptedValue []byte
+	KeyID          string
+	Cluster        pgtype.Text
+	Name           pgtype.Text
+	Uid            pgtype.Text
+	Generation     pgtype.Int8
+	WriterEpoch    int64
+	Revision       int64
+	Key            string
+}
+
+func (q *Queries) UpdateConfiguration(ctx context.Context, arg UpdateConfigurationParams) error {
+	_, err := q.db.Exec(ctx, updateConfiguration,
+		arg.Value,
+		arg.ValueType,
+		arg.Description,
+		arg.Category,
+		arg.IsSensitive,
+		arg.EncryptedValue,
+		arg.KeyID,
+		arg.Cluster,
+		arg.Name,
+		arg.Uid,
+		arg.Generation,
+		arg.WriterEpoch,
+		arg.Revision,
+		arg.Key,
+	)
+	return err
 }

@@ -54,6 +54,7 @@ SELECT GREATEST(
     (SELECT max(a.writer_epoch) FROM dgm.dgm_archive a WHERE a.cluster = $1::text),
     (SELECT max(w.writer_epoch) FROM dgm.improvement_workspaces w WHERE w.cluster = $1::text),
     (SELECT max(b.writer_epoch) FROM dgm.bandit_states b WHERE b.cluster = $1::text),
+    (SELECT max(c.writer_epoch) FROM dgm.system_configurations c WHERE c.cluster = $1::text),
     0)::bigint AS epoch
 `
 
