@@ -21,6 +21,9 @@ const (
 	ConditionEffective = "Effective"
 	// ConditionRollbackRefused: the last rollback command was refused.
 	ConditionRollbackRefused = "RollbackRefused"
+	// ConditionSchemaIntact: the database's schema is what the migrations made;
+	// Unknown while nobody has looked.
+	ConditionSchemaIntact = "SchemaIntact"
 )
 
 // Annotations, labels and the finalizer.
@@ -97,4 +100,20 @@ const (
 	ReasonRowRefused    = "RowRefused"
 	ReasonLiveUnchanged = "LiveUnchanged"
 	ReasonLiveDiffers   = "LiveDiffers"
+
+	// Settings.
+	ReasonApplied              = "Applied"
+	ReasonOverwritten          = "Overwritten"
+	ReasonInvalidValue         = "InvalidValue"
+	ReasonConstitutionViolated = "ConstitutionViolated"
+	ReasonReadOnly             = "ReadOnly"
+	ReasonBuiltIn              = "BuiltIn"
+	ReasonSensitive            = "Sensitive"
+	ReasonKeyTaken             = "KeyTaken"
+	ReasonSecretNotFound       = "SecretNotFound"
+	ReasonSecretRefused        = "SecretRefused"
+	ReasonKeysetUnavailable    = "KeysetUnavailable"
+	ReasonSchemaIntact         = "SchemaIntact"
+	ReasonSchemaDrift          = "SchemaDrift"
+	ReasonNotChecked           = "NotChecked"
 )

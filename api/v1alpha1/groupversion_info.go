@@ -28,6 +28,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
 		&ImprovementWorkspace{}, &ImprovementWorkspaceList{},
 		&BanditPolicy{}, &BanditPolicyList{},
+		&SystemConfiguration{}, &SystemConfigurationList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

@@ -60,7 +60,7 @@ func (s *Store) newSession(pool *pgxpool.Pool, f fence, at server) *session {
 	sess := &session{
 		store: s, cluster: s.config.ClusterName, undecryptable: []string{}, pool: pool, queries: dbsql.New(pool), fence: f, server: at.identity,
 		eventQueue: eventQueue{events: make(chan string, eventQueueLength)},
-		queue: make(chan *request, queueLength), lookups: make(chan *lookup, queueLength),
+		queue:      make(chan *request, queueLength), lookups: make(chan *lookup, queueLength),
 		recording: make(chan struct{}, metricWriters), done: make(chan struct{}),
 	}
 	sess.walPosition.Store(at.walPosition)
