@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -11,21 +12,22 @@ import (
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 )
 
-// claims keeps who holds what (P13). The cache lags behind our own writes, so
-// that it alone cannot tell; this is rebuilt from it at start and is exact from
-// then on, since only the leader begins improvements.
+// claims keeps who holds what (P13), and how many are active at once. The cache
+// lags behind our own writes, so that it alone cannot tell; this is rebuilt from
+// it at start and is exact from then on, since only the leader begins improvements.
 type claims struct {
 	mu      sync.Mutex
-	holders map[string]lifecycle.Candidate // by uid: active improvements
-	waiting map[string]lifecycle.Candidate // by uid: those that wait for nothing else
-	wake    func(types.NamespacedName)
+	holders *claimBook // active improvements
+	waiting *claimBook // those that wait for a holder's end, and for nothing else
+	// queue are those of waiting that only wait for room below the limit, in order.
+	queue []lifecycle.Candidate
+	limit func() int
+	wake  func(types.NamespacedName)
 }
 
-func newClaims(wake func(types.NamespacedName)) *claims {
+func newClaims(wake func(types.NamespacedName), limit func() int) *claims {
 	return &claims{
-		holders: map[string]lifecycle.Candidate{},
-		waiting: map[string]lifecycle.Candidate{},
-		wake:    wake,
+		holders: newClaimBook(), waiting: newClaimBook(), limit: limit, wake: wake,
 	}
 }
 
@@ -33,57 +35,111 @@ func newClaims(wake func(types.NamespacedName)) *claims {
 func (c *claims) Hold(candidate lifecycle.Candidate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.holders[candidate.UID] = candidate
-	delete(c.waiting, candidate.UID)
+	c.hold(candidate)
 }
 
-// Acquire takes the candidate's claims if nobody holds any of them and nobody
-// who goes first waits for one; else it names who does, and notes the candidate
-// as waiting.
-func (c *claims) Acquire(candidate lifecycle.Candidate) (blocker string, claim lifecycle.Claim) {
+func (c *claims) hold(candidate lifecycle.Candidate) {
+	c.stopWaiting(candidate.UID)
+	c.holders.put(candidate)
+}
+
+// Acquire takes the candidate's claims if nobody holds any of them, nobody who
+// goes first waits for one, and there is room below the limit; else it says what
+// holds it up, and notes the candidate as waiting.
+func (c *claims) Acquire(candidate lifecycle.Candidate) lifecycle.Blocker {
+	c.mu.Lock()
+	blocker := c.acquire(candidate, true)
+	var wake []types.NamespacedName
+	if blocker.Name != "" { // it may have stood in the queue, in front of others
+		wake = c.nextInQueue()
+	}
+	c.mu.Unlock()
+	c.wakeAll(wake)
+	return blocker
+}
+
+// AcquireBeyondLimit is Acquire for what must not wait for room: a rollback.
+func (c *claims) AcquireBeyondLimit(candidate lifecycle.Candidate) lifecycle.Blocker {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, held := c.holders[candidate.UID]; held {
-		return "", ""
+	return c.acquire(candidate, false)
+}
+
+func (c *claims) acquire(candidate lifecycle.Candidate, limited bool) lifecycle.Blocker {
+	if c.holders.has(candidate.UID) {
+		return lifecycle.Blocker{}
 	}
-	for _, holder := range c.holders {
-		if shared := candidate.Shared(holder); shared != "" && (blocker == "" || holder.Name < blocker) {
-			blocker, claim = holder.Name, shared
+	c.stopWaiting(candidate.UID)
+	if blocker := c.overlap(candidate); blocker.Name != "" {
+		c.waiting.put(candidate)
+		return blocker
+	}
+	place, _ := slices.BinarySearchFunc(c.queue, candidate, inOrder)
+	if limited && c.room() <= place {
+		c.waiting.put(candidate)
+		c.queue = slices.Insert(c.queue, place, candidate)
+		return lifecycle.Blocker{Limit: c.limit()}
+	}
+	c.hold(candidate)
+	return lifecycle.Blocker{}
+}
+
+// overlap names who holds what the candidate claims, or waits for it and goes first.
+func (c *claims) overlap(candidate lifecycle.Candidate) lifecycle.Blocker {
+	var blocker lifecycle.Blocker
+	c.holders.sharing(candidate, func(holder lifecycle.Candidate, claim lifecycle.Claim) {
+		if blocker.Name == "" || holder.Name < blocker.Name {
+			blocker = lifecycle.Blocker{Name: holder.Name, Claim: claim}
+		}
+	})
+	if blocker.Name != "" {
+		return blocker
+	}
+	var first lifecycle.Candidate
+	c.waiting.sharing(candidate, func(other lifecycle.Candidate, claim lifecycle.Claim) {
+		if other.Precedes(candidate) && (blocker.Name == "" || other.Precedes(first)) {
+			blocker, first = lifecycle.Blocker{Name: other.Name, Claim: claim}, other
+		}
+	})
+	return blocker
+}
+
+// room is how many more may be active.
+func (c *claims) room() int { return max(0, c.limit()-c.holders.len()) }
+
+func (c *claims) stopWaiting(uid string) (lifecycle.Candidate, bool) {
+	waited, found := c.waiting.drop(uid)
+	if found {
+		if place, queued := slices.BinarySearchFunc(c.queue, waited, inOrder); queued {
+			c.queue = slices.Delete(c.queue, place, place+1)
 		}
 	}
-	if blocker == "" {
-		for uid, other := range c.waiting {
-			if shared := candidate.Shared(other); uid != candidate.UID && shared != "" && other.Precedes(candidate) {
-				blocker, claim = other.Name, shared
-				break
-			}
-		}
-	}
-	if blocker != "" {
-		c.waiting[candidate.UID] = candidate
-		return blocker, claim
-	}
-	delete(c.waiting, candidate.UID)
-	c.holders[candidate.UID] = candidate
-	return "", ""
+	return waited, found
 }
 
 // Release gives up what an improvement holds or waits for and wakes those who
 // wait for it.
 func (c *claims) Release(uid string) {
 	c.mu.Lock()
-	released, held := c.holders[uid]
-	if !held {
-		released, held = c.waiting[uid]
+	released, held := c.holders.drop(uid)
+	if waited, ok := c.stopWaiting(uid); ok && !held {
+		released, held = waited, true
 	}
-	delete(c.holders, uid)
-	delete(c.waiting, uid)
 	var wake []types.NamespacedName
 	if held {
 		wake = c.nextAfter(released)
+		for _, key := range c.nextInQueue() {
+			if !slices.Contains(wake, key) {
+				wake = append(wake, key)
+			}
+		}
 	}
 	c.mu.Unlock()
-	for _, key := range wake {
+	c.wakeAll(wake)
+}
+
+func (c *claims) wakeAll(keys []types.NamespacedName) {
+	for _, key := range keys {
 		c.wake(key)
 	}
 }
@@ -92,23 +148,15 @@ func (c *claims) Release(uid string) {
 // with one that goes first is woken when that one has ended, or waits no more:
 // of thousands that wait for one service each end wakes one, not all.
 func (c *claims) nextAfter(released lifecycle.Candidate) []types.NamespacedName {
-	var waiting []lifecycle.Candidate
-	for _, other := range c.waiting {
-		if other.Shared(released) != "" {
-			waiting = append(waiting, other)
-		}
-	}
-	slices.SortFunc(waiting, func(a, b lifecycle.Candidate) int {
-		if a.Precedes(b) {
-			return -1
-		}
-		return 1
-	})
+	var sharing []lifecycle.Candidate
+	c.waiting.sharing(released, func(other lifecycle.Candidate, _ lifecycle.Claim) { sharing = append(sharing, other) })
+	slices.SortFunc(sharing, inOrder)
+	sharing = slices.CompactFunc(sharing, func(a, b lifecycle.Candidate) bool { return a.UID == b.UID })
 	var next []types.NamespacedName
 	taken := map[lifecycle.Claim]struct{}{}
-	for _, candidate := range waiting {
+	for _, candidate := range sharing {
 		if !slices.ContainsFunc(candidate.Claims, func(claim lifecycle.Claim) bool { _, ok := taken[claim]; return ok }) {
-			next = append(next, types.NamespacedName{Namespace: candidate.Namespace, Name: candidate.Name})
+			next = append(next, keyOf(candidate))
 		}
 		for _, claim := range candidate.Claims {
 			taken[claim] = struct{}{}
@@ -117,17 +165,35 @@ func (c *claims) nextAfter(released lifecycle.Candidate) []types.NamespacedName 
 	return next
 }
 
+// nextInQueue are the first of the queue, as many as there is room for.
+func (c *claims) nextInQueue() []types.NamespacedName {
+	var next []types.NamespacedName
+	for _, candidate := range c.queue[:min(c.room(), len(c.queue))] {
+		next = append(next, keyOf(candidate))
+	}
+	return next
+}
+
+// inOrder compares by who goes first.
+func inOrder(a, b lifecycle.Candidate) int {
+	switch {
+	case a.Precedes(b):
+		return -1
+	case b.Precedes(a):
+		return 1
+	default:
+		return strings.Compare(a.UID, b.UID)
+	}
+}
+
+func keyOf(candidate lifecycle.Candidate) types.NamespacedName {
+	return types.NamespacedName{Namespace: candidate.Namespace, Name: candidate.Name}
+}
+
 // ReleaseName releases what the object of that name holds, whatever its uid.
 func (c *claims) ReleaseName(key types.NamespacedName) {
 	c.mu.Lock()
-	var uids []string
-	for _, m := range []map[string]lifecycle.Candidate{c.holders, c.waiting} {
-		for uid, candidate := range m {
-			if candidate.Namespace == key.Namespace && candidate.Name == key.Name {
-				uids = append(uids, uid)
-			}
-		}
-	}
+	uids := append(c.holders.named(key), c.waiting.named(key)...)
 	c.mu.Unlock()
 	for _, uid := range uids {
 		c.Release(uid)

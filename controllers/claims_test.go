@@ -19,16 +19,18 @@ func waiter(name string, priority dgmv1alpha1.Priority, wants ...lifecycle.Claim
 	return lifecycle.Candidate{UID: name, Namespace: "shop", Name: name, Priority: priority, Created: time.Unix(0, 0), Claims: wants}
 }
 
+func noLimit() int { return 1 << 30 }
+
 func TestP13_ReleaseWakesWhoGoesNext(t *testing.T) {
 	var woken []string
-	c := newClaims(func(key types.NamespacedName) { woken = append(woken, key.Name) })
+	c := newClaims(func(key types.NamespacedName) { woken = append(woken, key.Name) }, noLimit)
 	c.Acquire(waiter("running", dgmv1alpha1.PriorityLow, "x", "y"))
 	for _, w := range []lifecycle.Candidate{
 		waiter("later", dgmv1alpha1.PriorityLow, "x"), waiter("first", dgmv1alpha1.PriorityHigh, "x"),
 		waiter("beside", dgmv1alpha1.PriorityLow, "y"), waiter("both", dgmv1alpha1.PriorityLow, "x", "y"),
 	} {
-		if blocker, _ := c.Acquire(w); blocker != "running" {
-			t.Fatalf("%s is blocked by %q, want running", w.Name, blocker)
+		if blocker := c.Acquire(w); blocker.Name != "running" {
+			t.Fatalf("%s is blocked by %+v, want running", w.Name, blocker)
 		}
 	}
 	c.Release("running")
@@ -44,7 +46,11 @@ func TestP13_EverybodyIsWokenInTheEnd(t *testing.T) {
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		var queue []types.NamespacedName
-		c := newClaims(func(key types.NamespacedName) { queue = append(queue, key) })
+		limit := noLimit()
+		if seed%2 == 0 {
+			limit = 3
+		}
+		c := newClaims(func(key types.NamespacedName) { queue = append(queue, key) }, func() int { return limit })
 		all := map[string]lifecycle.Candidate{}
 		for i := range many {
 			name := fmt.Sprintf("w%03d", i)
@@ -62,8 +68,11 @@ func TestP13_EverybodyIsWokenInTheEnd(t *testing.T) {
 					continue // it wants nothing any more
 				}
 				tries++
-				if blocker, _ := c.Acquire(all[name]); blocker == "" {
+				if c.Acquire(all[name]) == (lifecycle.Blocker{}) {
 					running = append(running, name)
+				}
+				if len(running) > limit {
+					t.Fatalf("seed %d: %d run at once", seed, len(running))
 				}
 				continue
 			}
@@ -79,4 +88,36 @@ func TestP13_EverybodyIsWokenInTheEnd(t *testing.T) {
 			t.Errorf("seed %d: %d tries for %d improvements", seed, tries, many)
 		}
 	}
+}
+
+func TestConcurrencyLimit(t *testing.T) {
+	var woken []string
+	limit := 1
+	c := newClaims(func(key types.NamespacedName) { woken = append(woken, key.Name) }, func() int { return limit })
+	acquire := func(want lifecycle.Blocker, w lifecycle.Candidate) {
+		t.Helper()
+		if got := c.Acquire(w); got != want {
+			t.Fatalf("%s is held up by %+v, want %+v", w.Name, got, want)
+		}
+	}
+	low, high, other := waiter("low", dgmv1alpha1.PriorityLow, "b"), waiter("high", dgmv1alpha1.PriorityHigh, "c"), waiter("other", dgmv1alpha1.PriorityLow, "d")
+	acquire(lifecycle.Blocker{}, waiter("running", dgmv1alpha1.PriorityLow, "a"))
+	acquire(lifecycle.Blocker{Limit: 1}, low)
+	acquire(lifecycle.Blocker{Limit: 1}, high)
+	if blocker := c.AcquireBeyondLimit(waiter("rollback", dgmv1alpha1.PriorityLow, "z")); blocker != (lifecycle.Blocker{}) {
+		t.Fatalf("a rollback waits for %+v", blocker)
+	}
+	c.Release("rollback")
+	c.Release("running")
+	if want := []string{"high"}; !slices.Equal(woken, want) {
+		t.Fatalf("woken are %v, want %v", woken, want)
+	}
+	acquire(lifecycle.Blocker{Limit: 1}, other) // the room is high's, who comes in a moment
+	c.Release("high")                           // but has found something else to wait for
+	if want := []string{"high", "low"}; !slices.Equal(woken, want) {
+		t.Fatalf("woken are %v, want %v", woken, want)
+	}
+	acquire(lifecycle.Blocker{}, low)
+	limit = 2
+	acquire(lifecycle.Blocker{}, other)
 }

@@ -119,9 +119,9 @@ func (s *step) laterOnSamePaths(ctx context.Context) (string, error) {
 		return "", damage
 	}
 	candidate := candidateWith(s.w, own)
-	if blocker, claim := s.claims.Acquire(candidate); blocker != "" {
+	if blocker := s.claims.AcquireBeyondLimit(candidate); blocker.Name != "" {
 		s.claims.Release(string(s.w.UID))
-		return fmt.Sprintf("improvement %s is running and holds %s: command the rollback again when it has ended", blocker, claim), nil
+		return fmt.Sprintf("improvement %s is running and holds %s: command the rollback again when it has ended", blocker.Name, blocker.Claim), nil
 	}
 	var list dgmv1alpha1.ImprovementWorkspaceList
 	if err := s.Client.List(ctx, &list, client.InNamespace(s.w.Namespace), client.UnsafeDisableDeepCopy); err != nil {

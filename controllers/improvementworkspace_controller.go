@@ -7,6 +7,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ import (
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore"
+	"github.com/acgs/dgm-operator/internal/settings"
 	"github.com/acgs/dgm-operator/internal/snapshot"
 	"github.com/acgs/dgm-operator/internal/tenant"
 )
@@ -72,7 +74,10 @@ type ImprovementWorkspaceReconciler struct {
 func (r *ImprovementWorkspaceReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	r.events = make(chan event.GenericEvent, 1024)
 	r.written = newWritten()
-	r.claims = newClaims(func(key types.NamespacedName) { go r.Enqueue(context.Background(), key) })
+	r.claims = newClaims(
+		func(key types.NamespacedName) { go r.Enqueue(context.Background(), key) },
+		func() int { return r.Store.Settings().MaxConcurrent },
+	)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("improvementworkspace").
 		For(&dgmv1alpha1.ImprovementWorkspace{}).
@@ -221,6 +226,11 @@ func (s *step) resolve(standing lifecycle.Standing, err error) (lifecycle.Standi
 		return s.standingOfFailure(failed), nil
 	case errors.As(err, &waiting):
 		return s.standingOfPause(waiting), nil
+	case lifecycle.TimedOut(s.w, s.Clock.Now(), s.Store.Settings().ImprovementTimeout):
+		return s.standingOfFailure(&failure{
+			reason:  dgmv1alpha1.ReasonTimedOut,
+			message: fmt.Sprintf("not done within %s (%s); the last error was: %v", s.Store.Settings().ImprovementTimeout, settings.ImprovementTimeoutMinutes, err),
+		}), nil
 	default:
 		return s.standingOfRetry(err), err
 	}
@@ -281,7 +291,8 @@ func (s *step) standingOfPause(w *pause) lifecycle.Standing {
 		return lifecycle.Standing{Phase: phase, Reason: w.reason, Message: w.message, Stalled: w.reason == dgmv1alpha1.ReasonRollbackForbidden}
 	default:
 		phase = dgmv1alpha1.PhasePending
-		if w.reason != dgmv1alpha1.ReasonOverlap {
+		s.w.Status.ActiveSince = nil
+		if w.reason != dgmv1alpha1.ReasonOverlap && w.reason != dgmv1alpha1.ReasonConcurrencyLimit {
 			s.claims.Release(string(s.w.UID))
 		}
 	}

@@ -44,6 +44,7 @@ func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error)
 	if s.w.Spec.Mode == dgmv1alpha1.ModeDryRun {
 		return s.completeDryRun(ctx, plan)
 	}
+	s.w.Status.ActiveSince = s.now()
 	return lifecycle.Standing{Phase: dgmv1alpha1.PhasePreparing, Reason: dgmv1alpha1.ReasonPreparing, Message: "the state before the change is being stored"}, nil
 }
 

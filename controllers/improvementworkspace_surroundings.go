@@ -31,14 +31,15 @@ func (s *step) surroundings(ctx context.Context) lifecycle.Surroundings {
 		OptedIn: func() (bool, error) {
 			return s.Accounts.OptedIn(ctx, s.w.Namespace, s.w.Spec.ServiceAccountName)
 		},
-		Blocker: func() (string, lifecycle.Claim) {
+		Blocker: func() lifecycle.Blocker {
 			if s.w.Spec.Mode == dgmv1alpha1.ModeDryRun {
-				return "", ""
+				return lifecycle.Blocker{}
 			}
 			return s.claims.Acquire(candidateOf(s.w))
 		},
-		TenantRole: s.TenantRole,
-		Operator:   s.Operator,
+		MaxAttempts: s.Store.Settings().MaxAttempts,
+		TenantRole:  s.TenantRole,
+		Operator:    s.Operator,
 	}
 }
 

@@ -53,6 +53,11 @@ func (r *Resync) Start(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case why = <-r.Store.Resyncs():
+		case <-r.Store.SettingsChanged():
+			if err := r.enqueueWaiting(ctx); err != nil {
+				r.Log.Error(err, "Cannot look again at what waits; it looks again by itself")
+			}
+			continue
 		case <-ticker.C:
 			why = "interval"
 			r.Store.ForgetAllSynced()
@@ -112,6 +117,20 @@ func (r *Resync) one(ctx context.Context, kind pgstore.Kind, live map[types.Name
 		}
 		return nil
 	})
+}
+
+// enqueueWaiting has every improvement that has not begun look at the settings again.
+func (r *Resync) enqueueWaiting(ctx context.Context) error {
+	var improvements dgmv1alpha1.ImprovementWorkspaceList
+	if err := r.Client.List(ctx, &improvements, client.UnsafeDisableDeepCopy); err != nil {
+		return err
+	}
+	for i := range improvements.Items {
+		if improvements.Items[i].Status.Phase == dgmv1alpha1.PhasePending {
+			r.Improvements(ctx, client.ObjectKeyFromObject(&improvements.Items[i]))
+		}
+	}
+	return nil
 }
 
 // findLostSnapshots notes the live improvements that name a snapshot which the

@@ -58,6 +58,8 @@ const (
 	ReasonNamespaceNotOptedIn    = "NamespaceNotOptedIn"
 	ReasonForbidden              = "Forbidden"
 	ReasonOverlap                = "Overlap"
+	ReasonConcurrencyLimit       = "ConcurrencyLimit"
+	ReasonTooManyAttempts        = "TooManyAttempts"
 	ReasonAccepted               = "Accepted"
 
 	// At work.
@@ -84,6 +86,7 @@ const (
 	ReasonTooLarge             = "TooLarge"
 	ReasonNotReversible        = "NotReversible"
 	ReasonAborted              = "Aborted"
+	ReasonTimedOut             = "TimedOut"
 	ReasonEdited               = "Edited"
 	ReasonDeleted              = "Deleted"
 	ReasonNamespaceTerminating = "NamespaceTerminating"

@@ -310,6 +310,11 @@ type ImprovementWorkspaceStatus struct {
 	// +optional
 	StartedAt *metav1.Time `json:"startedAt,omitempty"`
 
+	// activeSince is when this attempt had waited for everything and began to work;
+	// improvement_timeout_minutes counts from it.
+	// +optional
+	ActiveSince *metav1.Time `json:"activeSince,omitempty"`
+
 	// appliedAt is when the changes had all been made; of two improvements that
 	// changed the same, it tells the later.
 	// +optional

@@ -320,6 +320,10 @@ func (in *ImprovementWorkspaceStatus) DeepCopyInto(out *ImprovementWorkspaceStat
 		in, out := &in.StartedAt, &out.StartedAt
 		*out = (*in).DeepCopy()
 	}
+	if in.ActiveSince != nil {
+		in, out := &in.ActiveSince, &out.ActiveSince
+		*out = (*in).DeepCopy()
+	}
 	if in.AppliedAt != nil {
 		in, out := &in.AppliedAt, &out.AppliedAt
 		*out = (*in).DeepCopy()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/settings"
 )
 
 // How long a waiting improvement waits before it looks again. What can be
@@ -37,8 +38,10 @@ type Surroundings struct {
 	Frozen func() (bool, error)
 	// OptedIn reports whether the namespace lets the operator act as its accounts.
 	OptedIn func() (bool, error)
-	// Blocker names the improvement that holds what this one needs, "" for none.
-	Blocker func() (name string, claim Claim)
+	// Blocker takes what this one needs, or says what holds it up.
+	Blocker func() Blocker
+	// MaxAttempts is the highest attempt that may be made.
+	MaxAttempts int32
 	// TenantRole is the ClusterRole that opts a namespace in.
 	TenantRole string
 	// Operator is the operator's own ServiceAccount as namespace:name.
@@ -48,13 +51,24 @@ type Surroundings struct {
 // EvaluateGates decides whether a pending improvement may begin: nil when it
 // may, else the first thing that it waits for.
 func EvaluateGates(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
-	return evaluate(w, in, evaluateSuspend, evaluateDatabase, evaluateAdmission, evaluateFreeze, evaluateOptIn, evaluateOverlap)
+	return evaluate(w, in, evaluateSuspend, evaluateAttempts, evaluateDatabase, evaluateAdmission, evaluateFreeze, evaluateOptIn, evaluateBlocker)
 }
 
 // EvaluateHold decides whether an improvement that is prepared may be applied:
 // suspend, freeze and a missing admission policy (P7) keep it.
 func EvaluateHold(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
 	return evaluate(w, in, evaluateSuspend, evaluateAdmission, evaluateFreeze)
+}
+
+// TimedOut reports whether an improvement that works, and still could give up,
+// has done so for longer than the limit. What is put back is never given up.
+func TimedOut(w *dgmv1alpha1.ImprovementWorkspace, now time.Time, limit time.Duration) bool {
+	switch w.Status.Phase {
+	case dgmv1alpha1.PhasePreparing, dgmv1alpha1.PhaseApplying:
+		return w.Status.ActiveSince != nil && now.Sub(w.Status.ActiveSince.Time) > limit
+	default:
+		return false
+	}
 }
 
 type gate func(*dgmv1alpha1.ImprovementWorkspace, Surroundings) (*Wait, error)
@@ -129,14 +143,42 @@ func NotOptedIn(w *dgmv1alpha1.ImprovementWorkspace, tenantRole, operator string
 		w.Namespace, w.Spec.ServiceAccountName, w.Namespace, tenantRole, operator)
 }
 
-func evaluateOverlap(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
-	name, claim := in.Blocker()
-	if name == "" {
+func evaluateAttempts(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	if w.Status.Attempt <= in.MaxAttempts {
 		return nil, nil
 	}
 	return &Wait{
-		Reason:  dgmv1alpha1.ReasonOverlap,
-		Message: fmt.Sprintf("improvement %s holds %s; this one begins when that has ended", name, claim),
+		Reason: dgmv1alpha1.ReasonTooManyAttempts,
+		Message: fmt.Sprintf("this would be attempt %d, and %d is the highest that %s allows: raise it, or make a new improvement",
+			w.Status.Attempt, in.MaxAttempts, settings.MaxImprovementAttempts),
 		Recheck: FallbackInterval,
 	}, nil
+}
+
+// Blocker is what holds an improvement up: another one with the same claim, or
+// the limit of active ones. The zero value is none.
+type Blocker struct {
+	Name  string
+	Claim Claim
+	Limit int
+}
+
+func evaluateBlocker(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+	blocker := in.Blocker()
+	switch {
+	case blocker.Name != "":
+		return &Wait{
+			Reason:  dgmv1alpha1.ReasonOverlap,
+			Message: fmt.Sprintf("improvement %s holds %s; this one begins when that has ended", blocker.Name, blocker.Claim),
+			Recheck: FallbackInterval,
+		}, nil
+	case blocker.Limit > 0:
+		return &Wait{
+			Reason: dgmv1alpha1.ReasonConcurrencyLimit,
+			Message: fmt.Sprintf("%d improvements are active, as many as %s allows; this one begins when there is room",
+				blocker.Limit, settings.MaxConcurrentImprovements),
+			Recheck: FallbackInterval,
+		}, nil
+	}
+	return nil, nil
 }

@@ -128,12 +128,13 @@ func TestNextCommand(t *testing.T) {
 
 func TestEvaluateGates(t *testing.T) {
 	open := Surroundings{
-		Database:   func() error { return nil },
-		Admission:  func() error { return nil },
-		Frozen:     func() (bool, error) { return false, nil },
-		OptedIn:    func() (bool, error) { return true, nil },
-		Blocker:    func() (string, Claim) { return "", "" },
-		TenantRole: "dgm-tenant", Operator: "dgm-system:dgm-operator",
+		Database:    func() error { return nil },
+		Admission:   func() error { return nil },
+		Frozen:      func() (bool, error) { return false, nil },
+		OptedIn:     func() (bool, error) { return true, nil },
+		Blocker:     func() Blocker { return Blocker{} },
+		MaxAttempts: 10,
+		TenantRole:  "dgm-tenant", Operator: "dgm-system:dgm-operator",
 	}
 	for _, test := range []struct {
 		name    string
@@ -156,8 +157,13 @@ func TestEvaluateGates(t *testing.T) {
 			in.OptedIn = func() (bool, error) { return false, nil }
 		}, "NamespaceNotOptedIn", "kubectl create rolebinding dgm-tenant --namespace=shop --clusterrole=dgm-tenant --serviceaccount=dgm-system:dgm-operator"},
 		{"P13: overlap", func(_ *dgmv1alpha1.ImprovementWorkspace, in *Surroundings) {
-			in.Blocker = func() (string, Claim) { return "earlier", "service checkout" }
+			in.Blocker = func() Blocker { return Blocker{Name: "earlier", Claim: "service checkout"} }
 		}, "Overlap", "improvement earlier holds service checkout"},
+		{"limit", func(_ *dgmv1alpha1.ImprovementWorkspace, in *Surroundings) {
+			in.Blocker = func() Blocker { return Blocker{Limit: 3} }
+		}, "ConcurrencyLimit", "3 improvements are active, as many as max_concurrent_improvements allows"},
+		{"attempts", func(w *dgmv1alpha1.ImprovementWorkspace, _ *Surroundings) { w.Status.Attempt = 11 },
+			"TooManyAttempts", "this would be attempt 11, and 10 is the highest that max_improvement_attempts allows"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w, in := improvementForTest(dgmv1alpha1.PhasePending, nil), open
@@ -247,6 +253,26 @@ func TestP11_RowStatusNeverLeavesCompletedButForRolledBack(t *testing.T) {
 		archive, workspace := RowStatus(test.phase, test.wasCompleted)
 		if archive != test.archive || workspace != test.workspace {
 			t.Errorf("%s (completed before: %t) is %s and %s, want %s and %s", test.phase, test.wasCompleted, archive, workspace, test.archive, test.workspace)
+		}
+	}
+}
+
+func TestTimedOut(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for phase, want := range map[dgmv1alpha1.Phase]bool{
+		dgmv1alpha1.PhasePending: false, dgmv1alpha1.PhasePreparing: true, dgmv1alpha1.PhaseApplying: true,
+		dgmv1alpha1.PhaseRollingBack: false, dgmv1alpha1.PhaseCompleted: false,
+	} {
+		w := improvementForTest(phase, nil)
+		if TimedOut(w, now, time.Minute) {
+			t.Errorf("%s: timed out, though it is not known since when it works", phase)
+		}
+		w.Status.ActiveSince = &metav1.Time{Time: now.Add(-time.Minute - time.Second)}
+		if got := TimedOut(w, now, time.Minute); got != want {
+			t.Errorf("%s: timed out is %t, want %t", phase, got, want)
+		}
+		if TimedOut(w, now, 2*time.Minute) {
+			t.Errorf("%s: timed out before its time", phase)
 		}
 	}
 }

@@ -131,7 +131,7 @@ func (s *Store) establish(ctx context.Context, pool *pgxpool.Pool, held *tenure)
 		return nil, "", err
 	}
 	sess := s.newSession(pool, f, at)
-	if err := sess.probe(ctx); err != nil {
+	if err := errors.Join(sess.probe(ctx), sess.readSettings(ctx)); err != nil {
 		return nil, "", err
 	}
 	return sess, why, nil

@@ -24,6 +24,8 @@ func chores() []chore {
 		{"look for schema drift", driftInterval, (*session).lookForDrift},
 		{"make metric partitions", 24 * time.Hour, (*session).ensurePartitions},
 		{"aggregate metrics", time.Minute, (*session).aggregateMetrics},
+		{"purge rollback bytes", time.Hour, (*session).purgeSnapshots},
+		{"archive workspaces", 10 * time.Minute, (*session).archiveWorkspaces},
 	}
 }
 

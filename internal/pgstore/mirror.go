@@ -21,10 +21,7 @@ func improvementRequest(i Improvement) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := digestOf(struct {
-		Object  Object
-		Content digest
-	}{i.Object, what})
+	all, err := digestOf(i)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -118,6 +119,9 @@ func (s *Store) LoadSnapshot(ctx context.Context, improvementID uuid.UUID) ([]by
 		return nil, fmt.Errorf("%w: no bytes are stored for improvement %s", ErrIntegrity, improvementID)
 	case err != nil:
 		return nil, s.failure(err)
+	case row.PurgedAt.Valid:
+		return nil, fmt.Errorf("%w: the bytes of improvement %s were purged on %s, after the days that rollback_retention_days says; their SHA-256 was %s",
+			ErrIntegrity, improvementID, row.PurgedAt.Time.UTC().Format(time.DateOnly), row.Sha256)
 	case row.Format != snapshotFormat:
 		return nil, fmt.Errorf("%w: improvement %s is stored in format %q, which this operator does not know: install a newer one",
 			ErrIntegrity, improvementID, row.Format)

@@ -93,7 +93,7 @@ WHERE t.improvement_id = r.improvement_id
 
 -- Rows of a newer leader are left as they are. What was recorded once (what is to
 -- change, results, the environment, the rollback plan) stays when a later write does
--- not bring it again.
+-- not bring it again. Archived stays until the improvement ends anew.
 -- name: UpsertWorkspaces :execrows
 INSERT INTO dgm.improvement_workspaces AS t (
     id, improvement_id, description, status, target_service, improvement_type, priority, source_code, configuration,
@@ -126,7 +126,9 @@ FROM (
         unnest(@constitutional_hashes::text[]) AS constitutional_hash
 ) r
 ON CONFLICT (improvement_id) DO UPDATE SET
-    description = COALESCE(excluded.description, t.description), status = excluded.status, target_service = COALESCE(excluded.target_service, t.target_service),
+    description = COALESCE(excluded.description, t.description),
+    status = CASE WHEN t.status = 'archived' AND excluded.status IN ('completed', 'failed') AND excluded.completed_at IS NOT DISTINCT FROM t.completed_at THEN t.status ELSE excluded.status END,
+    target_service = COALESCE(excluded.target_service, t.target_service),
     improvement_type = COALESCE(excluded.improvement_type, t.improvement_type), priority = excluded.priority, source_code = excluded.source_code,
     configuration = COALESCE(excluded.configuration, t.configuration), test_results = COALESCE(excluded.test_results, t.test_results),
     validation_results = COALESCE(excluded.validation_results, t.validation_results), environment_snapshot = COALESCE(excluded.environment_snapshot, t.environment_snapshot),
@@ -164,7 +166,9 @@ WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid O
         t.test_results, t.validation_results, t.environment_snapshot, t.dependencies, t.rollback_plan, t.safety_checks,
         t.risk_assessment, t.compliance_validated, t.created_by, t.assigned_to, t.completed_at, t.cluster, t.namespace, t.name,
         t.generation, t.constitutional_hash)
-      IS DISTINCT FROM ROW(COALESCE(NULLIF(r.description, ''), t.description), r.status, COALESCE(NULLIF(r.target_service, ''), t.target_service), COALESCE(NULLIF(r.improvement_type, ''), t.improvement_type),
+      IS DISTINCT FROM ROW(COALESCE(NULLIF(r.description, ''), t.description),
+        CASE WHEN t.status = 'archived' AND r.status IN ('completed', 'failed') AND r.completed_at IS NOT DISTINCT FROM t.completed_at THEN t.status ELSE r.status END,
+        COALESCE(NULLIF(r.target_service, ''), t.target_service), COALESCE(NULLIF(r.improvement_type, ''), t.improvement_type),
         NULLIF(r.priority, ''), NULLIF(r.source_code, '')::jsonb, COALESCE(NULLIF(r.configuration, '')::jsonb, t.configuration),
         COALESCE(NULLIF(r.test_results, '')::jsonb, t.test_results), COALESCE(NULLIF(r.validation_results, '')::jsonb, t.validation_results), COALESCE(NULLIF(r.environment_snapshot, '')::jsonb, t.environment_snapshot),
         NULLIF(r.dependencies, '')::jsonb, COALESCE(NULLIF(r.rollback_plan, '')::jsonb, t.rollback_plan), NULLIF(r.safety_checks, '')::jsonb,

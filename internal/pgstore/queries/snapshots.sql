@@ -8,7 +8,7 @@ ON CONFLICT (improvement_id) DO NOTHING;
 SELECT sha256 FROM dgm.rollback_snapshots WHERE improvement_id = @improvement_id;
 
 -- name: Snapshot :one
-SELECT format, sha256, plain_size, key_id, bytes FROM dgm.rollback_snapshots WHERE improvement_id = @improvement_id;
+SELECT format, sha256, plain_size, key_id, bytes, purged_at FROM dgm.rollback_snapshots WHERE improvement_id = @improvement_id;
 
 -- Of the given improvements, those that have no snapshot.
 -- name: WithoutSnapshot :many

@@ -114,7 +114,7 @@ SELECT r.namespace::text AS namespace, r.name::text AS name, a.improvement_id, a
     COALESCE(a.material_digest, '')::text AS material_digest, COALESCE(a.uid, '')::text AS uid, a.status,
     COALESCE(a.outcome_reason, '')::text AS outcome_reason, a."timestamp", a.deleted_at,
     (SELECT w.completed_at FROM dgm.improvement_workspaces w WHERE w.improvement_id = a.improvement_id)::timestamptz AS completed_at,
-    EXISTS (SELECT 1 FROM dgm.rollback_snapshots s WHERE s.improvement_id = a.improvement_id) AS has_snapshot
+    EXISTS (SELECT 1 FROM dgm.rollback_snapshots s WHERE s.improvement_id = a.improvement_id AND s.purged_at IS NULL) AS has_snapshot
 FROM (SELECT unnest($1::text[]) AS namespace, unnest($2::text[]) AS name) r
 JOIN LATERAL (
     SELECT n.id FROM dgm.dgm_archive n

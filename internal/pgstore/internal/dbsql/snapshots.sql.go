@@ -9,6 +9,7 @@ import (
 	"context"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 const insertSnapshot = `-- name: InsertSnapshot :execrows
@@ -49,7 +50,7 @@ func (q *Queries) InsertSnapshot(ctx context.Context, arg InsertSnapshotParams) 
 }
 
 const snapshot = `-- name: Snapshot :one
-SELECT format, sha256, plain_size, key_id, bytes FROM dgm.rollback_snapshots WHERE improvement_id = $1
+SELECT format, sha256, plain_size, key_id, bytes, purged_at FROM dgm.rollback_snapshots WHERE improvement_id = $1
 `
 
 type SnapshotRow struct {
@@ -58,6 +59,7 @@ type SnapshotRow struct {
 	PlainSize int64
 	KeyID     string
 	Bytes     []byte
+	PurgedAt  pgtype.Timestamptz
 }
 
 func (q *Queries) Snapshot(ctx context.Context, improvementID uuid.UUID) (SnapshotRow, error) {
@@ -69,6 +71,7 @@ func (q *Queries) Snapshot(ctx context.Context, improvementID uuid.UUID) (Snapsh
 		&i.PlainSize,
 		&i.KeyID,
 		&i.Bytes,
+		&i.PurgedAt,
 	)
 	return i, err
 }
