@@ -29,8 +29,6 @@ func newClaimBook() *claimBook {
 	}
 }
 
-func (b *claimBook) len() int { return len(b.candidates) }
-
 func (b *claimBook) has(uid string) bool {
 	_, found := b.candidates[uid]
 	return found

@@ -17,7 +17,8 @@ import (
 // it at start and is exact from then on, since only the leader begins improvements.
 type claims struct {
 	mu      sync.Mutex
-	holders *claimBook // active improvements
+	holders *claimBook // active improvements, and those that are just being planned
+	active  map[string]struct{}
 	waiting *claimBook // those that wait for a holder's end, and for nothing else
 	// queue are those of waiting that only wait for room below the limit, in order.
 	queue []lifecycle.Candidate
@@ -27,7 +28,7 @@ type claims struct {
 
 func newClaims(wake func(types.NamespacedName), limit func() int) *claims {
 	return &claims{
-		holders: newClaimBook(), waiting: newClaimBook(), limit: limit, wake: wake,
+		holders: newClaimBook(), active: map[string]struct{}{}, waiting: newClaimBook(), limit: limit, wake: wake,
 	}
 }
 
@@ -41,31 +42,71 @@ func (c *claims) Hold(candidate lifecycle.Candidate) {
 func (c *claims) hold(candidate lifecycle.Candidate) {
 	c.stopWaiting(candidate.UID)
 	c.holders.put(candidate)
+	c.active[candidate.UID] = struct{}{}
 }
 
-// Acquire takes the candidate's claims if nobody holds any of them, nobody who
-// goes first waits for one, and there is room below the limit; else it says what
-// holds it up, and notes the candidate as waiting.
+// Acquire takes the candidate's claims if nobody holds any of them and nobody who
+// goes first waits for one; else it says what holds it up, and notes the candidate
+// as waiting. One that stands in the queue stays there until it has its turn.
 func (c *claims) Acquire(candidate lifecycle.Candidate) lifecycle.Blocker {
 	c.mu.Lock()
-	blocker := c.acquire(candidate, true)
-	var wake []types.NamespacedName
-	if blocker.Name != "" { // it may have stood in the queue, in front of others
-		wake = c.nextInQueue()
-	}
+	blocker, wake := c.acquire(candidate)
 	c.mu.Unlock()
 	c.wakeAll(wake)
 	return blocker
+}
+
+func (c *claims) acquire(candidate lifecycle.Candidate) (lifecycle.Blocker, []types.NamespacedName) {
+	if c.holders.has(candidate.UID) {
+		return lifecycle.Blocker{}, nil
+	}
+	place, queued := slices.BinarySearchFunc(c.queue, candidate, inOrder)
+	if queued && place >= c.room() {
+		return lifecycle.Blocker{Limit: c.limit()}, nil
+	}
+	c.stopWaiting(candidate.UID)
+	if blocker := c.overlap(candidate); blocker.Name != "" {
+		c.waiting.put(candidate)
+		return blocker, c.nextInQueue() // it may have stood there, in front of others
+	}
+	c.holders.put(candidate)
+	if queued {
+		c.active[candidate.UID] = struct{}{}
+	}
+	return lifecycle.Blocker{}, nil
+}
+
+// TakeRoom makes a candidate that holds its claims active if there is room below
+// the limit besides those who go first; else it gives its claims up again and
+// stands in the queue.
+func (c *claims) TakeRoom(candidate lifecycle.Candidate) lifecycle.Blocker {
+	c.mu.Lock()
+	blocker, wake := c.takeRoom(candidate)
+	c.mu.Unlock()
+	c.wakeAll(wake)
+	return blocker
+}
+
+func (c *claims) takeRoom(candidate lifecycle.Candidate) (lifecycle.Blocker, []types.NamespacedName) {
+	if _, active := c.active[candidate.UID]; active {
+		return lifecycle.Blocker{}, nil
+	}
+	place, _ := slices.BinarySearchFunc(c.queue, candidate, inOrder)
+	if place < c.room() {
+		c.hold(candidate)
+		return lifecycle.Blocker{}, nil
+	}
+	c.holders.drop(candidate.UID)
+	wake := c.nextAfter(candidate)
+	c.waiting.put(candidate)
+	c.queue = slices.Insert(c.queue, place, candidate)
+	return lifecycle.Blocker{Limit: c.limit()}, wake
 }
 
 // AcquireBeyondLimit is Acquire for what must not wait for room: a rollback.
 func (c *claims) AcquireBeyondLimit(candidate lifecycle.Candidate) lifecycle.Blocker {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.acquire(candidate, false)
-}
-
-func (c *claims) acquire(candidate lifecycle.Candidate, limited bool) lifecycle.Blocker {
 	if c.holders.has(candidate.UID) {
 		return lifecycle.Blocker{}
 	}
@@ -73,12 +114,6 @@ func (c *claims) acquire(candidate lifecycle.Candidate, limited bool) lifecycle.
 	if blocker := c.overlap(candidate); blocker.Name != "" {
 		c.waiting.put(candidate)
 		return blocker
-	}
-	place, _ := slices.BinarySearchFunc(c.queue, candidate, inOrder)
-	if limited && c.room() <= place {
-		c.waiting.put(candidate)
-		c.queue = slices.Insert(c.queue, place, candidate)
-		return lifecycle.Blocker{Limit: c.limit()}
 	}
 	c.hold(candidate)
 	return lifecycle.Blocker{}
@@ -105,7 +140,7 @@ func (c *claims) overlap(candidate lifecycle.Candidate) lifecycle.Blocker {
 }
 
 // room is how many more may be active.
-func (c *claims) room() int { return max(0, c.limit()-c.holders.len()) }
+func (c *claims) room() int { return max(0, c.limit()-len(c.active)) }
 
 func (c *claims) stopWaiting(uid string) (lifecycle.Candidate, bool) {
 	waited, found := c.waiting.drop(uid)
@@ -122,6 +157,7 @@ func (c *claims) stopWaiting(uid string) (lifecycle.Candidate, bool) {
 func (c *claims) Release(uid string) {
 	c.mu.Lock()
 	released, held := c.holders.drop(uid)
+	delete(c.active, uid)
 	if waited, ok := c.stopWaiting(uid); ok && !held {
 		released, held = waited, true
 	}

@@ -19,6 +19,14 @@ func waiter(name string, priority dgmv1alpha1.Priority, wants ...lifecycle.Claim
 	return lifecycle.Candidate{UID: name, Namespace: "shop", Name: name, Priority: priority, Created: time.Unix(0, 0), Claims: wants}
 }
 
+// begin is what an improvement goes through before it is active.
+func begin(c *claims, candidate lifecycle.Candidate) lifecycle.Blocker {
+	if blocker := c.Acquire(candidate); blocker != (lifecycle.Blocker{}) {
+		return blocker
+	}
+	return c.TakeRoom(candidate)
+}
+
 func noLimit() int { return 1 << 30 }
 
 func TestP13_ReleaseWakesWhoGoesNext(t *testing.T) {
@@ -68,7 +76,7 @@ func TestP13_EverybodyIsWokenInTheEnd(t *testing.T) {
 					continue // it wants nothing any more
 				}
 				tries++
-				if c.Acquire(all[name]) == (lifecycle.Blocker{}) {
+				if begin(c, all[name]) == (lifecycle.Blocker{}) {
 					running = append(running, name)
 				}
 				if len(running) > limit {
@@ -96,7 +104,7 @@ func TestConcurrencyLimit(t *testing.T) {
 	c := newClaims(func(key types.NamespacedName) { woken = append(woken, key.Name) }, func() int { return limit })
 	acquire := func(want lifecycle.Blocker, w lifecycle.Candidate) {
 		t.Helper()
-		if got := c.Acquire(w); got != want {
+		if got := begin(c, w); got != want {
 			t.Fatalf("%s is held up by %+v, want %+v", w.Name, got, want)
 		}
 	}
@@ -117,6 +125,10 @@ func TestConcurrencyLimit(t *testing.T) {
 	if want := []string{"high", "low"}; !slices.Equal(woken, want) {
 		t.Fatalf("woken are %v, want %v", woken, want)
 	}
+	if blocker := c.Acquire(waiter("planned", dgmv1alpha1.PriorityLow, "p")); blocker != (lifecycle.Blocker{}) {
+		t.Fatalf("what is only planned needs no room, and waits for %+v", blocker)
+	}
+	c.Release("planned")
 	acquire(lifecycle.Blocker{}, low)
 	limit = 2
 	acquire(lifecycle.Blocker{}, other)

@@ -44,6 +44,9 @@ func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error)
 	if s.w.Spec.Mode == dgmv1alpha1.ModeDryRun {
 		return s.completeDryRun(ctx, plan)
 	}
+	if waiting := lifecycle.EvaluateRoom(s.claims.TakeRoom(candidateOf(s.w))); waiting != nil {
+		return lifecycle.Standing{}, &pause{reason: waiting.Reason, message: waiting.Message, recheck: waiting.Recheck}
+	}
 	s.w.Status.ActiveSince = s.now()
 	return lifecycle.Standing{Phase: dgmv1alpha1.PhasePreparing, Reason: dgmv1alpha1.ReasonPreparing, Message: "the state before the change is being stored"}, nil
 }

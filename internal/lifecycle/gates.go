@@ -165,20 +165,26 @@ type Blocker struct {
 
 func evaluateBlocker(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
 	blocker := in.Blocker()
-	switch {
-	case blocker.Name != "":
-		return &Wait{
-			Reason:  dgmv1alpha1.ReasonOverlap,
-			Message: fmt.Sprintf("improvement %s holds %s; this one begins when that has ended", blocker.Name, blocker.Claim),
-			Recheck: FallbackInterval,
-		}, nil
-	case blocker.Limit > 0:
-		return &Wait{
-			Reason: dgmv1alpha1.ReasonConcurrencyLimit,
-			Message: fmt.Sprintf("%d improvements are active, as many as %s allows; this one begins when there is room",
-				blocker.Limit, settings.MaxConcurrentImprovements),
-			Recheck: FallbackInterval,
-		}, nil
+	if blocker.Name == "" {
+		return EvaluateRoom(blocker), nil
 	}
-	return nil, nil
+	return &Wait{
+		Reason:  dgmv1alpha1.ReasonOverlap,
+		Message: fmt.Sprintf("improvement %s holds %s; this one begins when that has ended", blocker.Name, blocker.Claim),
+		Recheck: FallbackInterval,
+	}, nil
+}
+
+// EvaluateRoom decides whether an improvement that could begin has room to, below
+// the limit of active ones.
+func EvaluateRoom(blocker Blocker) *Wait {
+	if blocker.Limit == 0 {
+		return nil
+	}
+	return &Wait{
+		Reason: dgmv1alpha1.ReasonConcurrencyLimit,
+		Message: fmt.Sprintf("%d improvements are active, as many as %s allows; this one begins when there is room",
+			blocker.Limit, settings.MaxConcurrentImprovements),
+		Recheck: FallbackInterval,
+	}
 }
