@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -24,6 +25,26 @@ func (f *databaseFlags) bind(flags *pflag.FlagSet) {
 		"file with the URL of the PostgreSQL database, like postgres://user:password@host:5432/dgm?sslmode=verify-full")
 	flags.StringVar(&f.migrationURLFile, "migration-url-file", "",
 		"file with a direct, unpooled URL of the same database, for migrations; a missing file means the one of --database-url-file")
+}
+
+// analyticsFlags name the read replica that answers the analytics, if there is one.
+type analyticsFlags struct {
+	urlFile string
+	maxLag  time.Duration
+}
+
+func (f *analyticsFlags) bind(flags *pflag.FlagSet) {
+	flags.StringVar(&f.urlFile, "analytics-url-file", "",
+		"file with the URL of a streaming replica of the database, which the questions of the analytics are asked of; a missing file means the database itself")
+	flags.DurationVar(&f.maxLag, "analytics-max-lag", 30*time.Second, "how far that replica may be behind; beyond, the database itself is asked")
+}
+
+// url returns an error that is fs.ErrNotExist when there is no replica.
+func (f *analyticsFlags) url() (string, error) {
+	if f.urlFile == "" {
+		return "", fs.ErrNotExist
+	}
+	return readURL(f.urlFile)
 }
 
 // url is the run-time URL.

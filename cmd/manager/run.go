@@ -43,6 +43,7 @@ const readinessTimeout = 2 * time.Second
 
 type runOptions struct {
 	database        databaseFlags
+	analytics       analyticsFlags
 	clusterName     string
 	adoptCluster    bool
 	leaderElect     bool
@@ -69,6 +70,7 @@ func newRunCommand() *cobra.Command {
 	}
 	flags := command.Flags()
 	o.database.bind(flags)
+	o.analytics.bind(flags)
 	flags.StringVar(&o.clusterName, "cluster-name", "", "this cluster's name in the database (required); bound there to the cluster at the first start")
 	flags.BoolVar(&o.adoptCluster, "adopt-cluster", false, "let this cluster take over a name that another cluster is bound to: a rebuilt cluster")
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one replica of several act")
@@ -159,6 +161,7 @@ func newStore(ctx context.Context, mgr manager.Manager, o runOptions) (*pgstore.
 	return pgstore.New(pgstore.Config{
 		URL:          o.database.url,
 		MigrationURL: o.database.migrationURL,
+		AnalyticsURL: o.analytics.url, AnalyticsMaxLag: o.analytics.maxLag,
 		ClusterName:  o.clusterName,
 		ClusterUID:   clusterUID,
 		AdoptCluster: o.adoptCluster,

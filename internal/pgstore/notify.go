@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
 )
 
 const (
@@ -172,4 +171,3 @@ func (s *session) collectEvents(ctx context.Context) ([]string, error) {
 	}
 	return payloads, nil
 }
-

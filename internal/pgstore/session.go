@@ -41,6 +41,8 @@ type session struct {
 	queue   chan *request
 	lookups chan *lookup
 	eventQueue
+	samples         walSamples
+	replica         replica
 	readingSettings sync.Mutex // by the chore, or after an event
 	// recording bounds how many connections are taken by samples.
 	recording chan struct{}
@@ -59,6 +61,7 @@ type session struct {
 func (s *Store) newSession(pool *pgxpool.Pool, f fence, at server) *session {
 	sess := &session{
 		store: s, cluster: s.config.ClusterName, undecryptable: []string{}, pool: pool, queries: dbsql.New(pool), fence: f, server: at.identity,
+		samples:    walSamples{keep: max(walSamplesKept, 2*s.config.AnalyticsMaxLag)},
 		eventQueue: eventQueue{events: make(chan string, eventQueueLength)},
 		queue:      make(chan *request, queueLength), lookups: make(chan *lookup, queueLength),
 		recording: make(chan struct{}, metricWriters), done: make(chan struct{}),
@@ -107,6 +110,7 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) end(cause error) {
 	s.cause = cause
 	close(s.done)
+	s.replica.close()
 }
 
 func (s *session) trouble() error {
@@ -165,8 +169,12 @@ func (s *session) watchLoop(ctx context.Context) error {
 func (s *session) watch(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
 		timed, cancel := context.WithTimeout(ctx, watchTimeout)
+		began := time.Now()
 		err := s.readFence(timed)
 		cancel()
+		if err == nil {
+			s.samples.add(began, s.walPosition.Load())
+		}
 		if err == nil || attempt == 1 || isVerdict(err) || ctx.Err() != nil {
 			return err
 		}

@@ -35,6 +35,12 @@ type Config struct {
 	// MigrationURL leads to the same database without a transaction pooler
 	// between; nil means URL.
 	MigrationURL func() (string, error)
+	// AnalyticsURL leads to a read replica that answers the questions of the
+	// analytics; nil, or an error that is fs.ErrNotExist, means that there is none.
+	AnalyticsURL func() (string, error)
+	// AnalyticsMaxLag is how far the replica may be behind (default 30 s); beyond,
+	// the primary answers.
+	AnalyticsMaxLag time.Duration
 	// ClusterName is what rows say in cluster; it is bound to ClusterUID, the UID
 	// of the namespace kube-system, at the first use. AdoptCluster binds it anew.
 	ClusterName, ClusterUID string
@@ -69,6 +75,7 @@ type Store struct {
 	configurationChanged chan []string
 	joiningKeys          sync.Mutex
 	refusals             refusals
+	replicaState         atomic.Pointer[ReplicaState]
 
 	drift atomic.Pointer[SchemaDrift]
 
@@ -87,6 +94,9 @@ func New(c Config) *Store {
 	if c.BatchDelay <= 0 {
 		c.BatchDelay = defaultBatchDelay
 	}
+	if c.AnalyticsMaxLag <= 0 {
+		c.AnalyticsMaxLag = defaultAnalyticsMaxLag
+	}
 	if c.Log.GetSink() == nil {
 		c.Log = logr.Discard()
 	}
@@ -97,6 +107,7 @@ func New(c Config) *Store {
 	}
 	defaults := settings.Default()
 	s.settings.Store(&defaults)
+	s.replicaState.Store(&ReplicaState{})
 	return s
 }
 
@@ -171,8 +182,10 @@ func (s *Store) current() (*session, error) {
 	return nil, s.unready
 }
 
-func (s *Store) poolConfig() (*pgxpool.Config, error) {
-	config, err := parseURL(s.config.URL)
+func (s *Store) poolConfig() (*pgxpool.Config, error) { return s.poolConfigOf(s.config.URL) }
+
+func (s *Store) poolConfigOf(source func() (string, error)) (*pgxpool.Config, error) {
+	config, err := parseURL(source)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +193,7 @@ func (s *Store) poolConfig() (*pgxpool.Config, error) {
 	config.MaxConnIdleTime = 5 * time.Minute
 	// Passwords are rotated by rewriting the file that holds the URL.
 	config.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
-		fresh, err := parseURL(s.config.URL)
+		fresh, err := parseURL(source)
 		if err != nil {
 			return err
 		}

@@ -127,6 +127,48 @@ COMMENT ON COLUMN dgm.v_bandit_decisions.decided_at IS 'When it was decided.';
 COMMENT ON COLUMN dgm.v_bandit_decisions.resolved_at IS 'When the reward was credited.';
 COMMENT ON COLUMN dgm.v_bandit_decisions.constitutional_hash IS 'Constitution under which it was decided.';
 
+-- By the owner's rights: who reads the view need not be able to read constitutions.
+-- +goose StatementBegin
+CREATE FUNCTION dgm.configuration_problem_of(of_key text) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.problem FROM dgm.system_configurations c
+    CROSS JOIN LATERAL dgm.configuration_problem(c.key, c.value, c.value_type, c.validation_rules) p
+    WHERE c.key = of_key AND NOT c.is_sensitive AND c.value IS NOT NULL
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION dgm.configuration_problem_of(text) IS 'Why the value that a setting has would be refused today; null when it would not, or when the setting is sensitive.';
+REVOKE ALL ON FUNCTION dgm.configuration_problem_of(text) FROM PUBLIC;
+
+CREATE VIEW dgm.v_system_configurations AS
+SELECT c.key, CASE WHEN NOT c.is_sensitive THEN c.value END AS value, CASE WHEN NOT c.is_sensitive THEN c.default_value END AS default_value,
+    CASE WHEN c.is_sensitive THEN NULL WHEN c.deleted_at IS NULL THEN COALESCE(c.value, c.default_value) ELSE c.default_value END AS effective_value,
+    c.value_type, c.category, c.description, c.validation_rules, c.is_sensitive, c.is_readonly, c.is_builtin,
+    CASE WHEN c.is_sensitive THEN c.encrypted_value IS NOT NULL ELSE c.value IS NOT NULL END AS is_set,
+    CASE WHEN c.is_sensitive THEN c.encrypted_value IS NOT NULL ELSE c.value IS DISTINCT FROM c.default_value END AND c.deleted_at IS NULL AS is_overridden,
+    dgm.configuration_problem_of(c.key) AS problem, c.cluster, c.name, c.deleted_at, c.constitutional_hash, c.updated_at
+FROM dgm.system_configurations c;
+COMMENT ON VIEW dgm.v_system_configurations IS 'Every system configuration, with nothing of the values of sensitive ones.';
+COMMENT ON COLUMN dgm.v_system_configurations.key IS 'Name of the setting.';
+COMMENT ON COLUMN dgm.v_system_configurations.value IS 'Its value, as text; null when it is sensitive.';
+COMMENT ON COLUMN dgm.v_system_configurations.default_value IS 'Value that it returns to.';
+COMMENT ON COLUMN dgm.v_system_configurations.effective_value IS 'The value, or the default where none is set or the setting is deleted; null when it is sensitive.';
+COMMENT ON COLUMN dgm.v_system_configurations.value_type IS 'string, integer, float, boolean or json.';
+COMMENT ON COLUMN dgm.v_system_configurations.category IS 'Group of settings that it belongs to.';
+COMMENT ON COLUMN dgm.v_system_configurations.description IS 'What it does.';
+COMMENT ON COLUMN dgm.v_system_configurations.validation_rules IS 'What a value must satisfy.';
+COMMENT ON COLUMN dgm.v_system_configurations.is_sensitive IS 'Whether its value must not be shown.';
+COMMENT ON COLUMN dgm.v_system_configurations.is_readonly IS 'Whether only a migration may change it.';
+COMMENT ON COLUMN dgm.v_system_configurations.is_builtin IS 'Whether a migration brought it.';
+COMMENT ON COLUMN dgm.v_system_configurations.is_set IS 'Whether it has a value, shown or not.';
+COMMENT ON COLUMN dgm.v_system_configurations.is_overridden IS 'Whether that value is in force and is not the default.';
+COMMENT ON COLUMN dgm.v_system_configurations.problem IS 'Why the value would be refused today, by its type, its rules or the active constitution; null when it would not.';
+COMMENT ON COLUMN dgm.v_system_configurations.cluster IS 'Cluster of the SystemConfiguration that sets it; null when none does.';
+COMMENT ON COLUMN dgm.v_system_configurations.name IS 'Name of that object.';
+COMMENT ON COLUMN dgm.v_system_configurations.deleted_at IS 'When that object was found deleted; null while it exists.';
+COMMENT ON COLUMN dgm.v_system_configurations.constitutional_hash IS 'Constitution that the value was checked against when it last changed.';
+COMMENT ON COLUMN dgm.v_system_configurations.updated_at IS 'When it last changed.';
+
 -- Ids are found by leaps through the index, so that the cost follows the number of improvements, not of samples.
 CREATE VIEW dgm.v_unmatched_metrics AS
 WITH RECURSIVE named(improvement_id) AS (
@@ -150,6 +192,8 @@ COMMENT ON COLUMN dgm.v_unmatched_metrics.last_at IS 'Time of the latest.';
 
 -- +goose Down
 DROP VIEW dgm.v_unmatched_metrics;
+DROP VIEW dgm.v_system_configurations;
+DROP FUNCTION dgm.configuration_problem_of(text);
 DROP VIEW dgm.v_bandit_decisions;
 DROP VIEW dgm.v_bandit_arms;
 DROP VIEW dgm.v_compliance;

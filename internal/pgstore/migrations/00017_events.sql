@@ -64,6 +64,9 @@ AS $$
 BEGIN
     IF EXISTS (SELECT 1 FROM pg_publication WHERE pubname = 'dgm_publication') THEN
         RETURN false;
+    ELSIF EXISTS (SELECT 1 FROM dgm.system_configurations WHERE is_sensitive AND (value IS NOT NULL OR default_value IS NOT NULL)) THEN
+        RAISE EXCEPTION 'a sensitive system configuration is still in plain: the operator encrypts it when it leads'
+            USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     CREATE PUBLICATION dgm_publication FOR TABLE
         dgm.dgm_archive (id, improvement_id, parent_improvement_id, attempt, material_digest, "timestamp", description, algorithm_changes,
@@ -89,8 +92,9 @@ BEGIN
         dgm.bandit_decisions (id, algorithm_type, context_key, seq, arm_id, eligible_arms, propensities, bounds, reason, spec_digest,
             improvement_id, reward, decided_at, resolved_at, cluster, namespace, name, uid, generation, writer_epoch, revision, deleted_at,
             constitutional_hash, created_at, updated_at),
-        dgm.system_configurations (id, key, value, value_type, description, category, is_sensitive, is_readonly, validation_rules, metadata,
-            cluster, namespace, name, uid, generation, writer_epoch, revision, deleted_at, constitutional_hash, created_at, updated_at),
+        dgm.system_configurations (id, key, value, value_type, description, category, is_sensitive, is_readonly, is_builtin, default_value,
+            validation_rules, metadata, cluster, namespace, name, uid, generation, writer_epoch, revision, deleted_at, constitutional_hash,
+            created_at, updated_at),
         dgm.known_constitutions (hash, version, active, created_at)
         WITH (publish_via_partition_root = true);
     RETURN true;
@@ -103,7 +107,7 @@ REVOKE ALL ON FUNCTION dgm.create_publication() FROM PUBLIC;
 DO $$
 BEGIN
     PERFORM dgm.create_publication();
-EXCEPTION WHEN insufficient_privilege OR feature_not_supported THEN
+EXCEPTION WHEN insufficient_privilege OR feature_not_supported OR object_not_in_prerequisite_state THEN
     RAISE NOTICE 'dgm_publication was not made: %. Who may can make it later: SELECT dgm.create_publication()', SQLERRM;
 END $$;
 -- +goose StatementEnd
