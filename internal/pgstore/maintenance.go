@@ -26,6 +26,7 @@ func chores() []chore {
 		{"aggregate metrics", time.Minute, (*session).aggregateMetrics},
 		{"purge rollback bytes", time.Hour, (*session).purgeSnapshots},
 		{"archive workspaces", 10 * time.Minute, (*session).archiveWorkspaces},
+		{"refresh analytics", 5 * time.Minute, (*session).refreshAnalytics},
 	}
 }
 

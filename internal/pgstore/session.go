@@ -52,6 +52,11 @@ type session struct {
 	undecryptable []string
 	reencrypting  sync.Mutex // guards undecryptable
 
+	// analyticsActivity is what had been written when the materialized views were
+	// last compared, at analyticsChecked.
+	analyticsActivity string
+	analyticsChecked  time.Time
+
 	// contended is why the last write was given up, if it was.
 	contended atomic.Pointer[error]
 	done      chan struct{} // closed when cause is set
