@@ -168,6 +168,7 @@ func TestP1_SnapshotsAreRemovedByTheirPurgeAlone(t *testing.T) {
 	db.refused(restrictViolation, "SET dgm.purging = 'on'; UPDATE dgm.rollback_snapshots SET sha256 = repeat('0', 64), bytes = ''")
 	db.refused(restrictViolation, "SET dgm.purging = 'on'; UPDATE dgm.rollback_snapshots SET bytes = 'x'")
 	db.refused(restrictViolation, "SET dgm.purging = 'on'; TRUNCATE dgm.rollback_snapshots")
+	db.exec("SET ROLE dgm_owner")
 	db.exec("SET dgm.purging = 'on'")
 	db.exec("UPDATE dgm.rollback_snapshots SET bytes = '' WHERE improvement_id = $1", improvement(0).ImprovementID)
 	db.exec("DELETE FROM dgm.rollback_snapshots WHERE improvement_id = $1", improvement(1).ImprovementID)

@@ -1,5 +1,4 @@
 -- What migrating itself needs; run under the migration lock before anything else.
-CREATE SCHEMA IF NOT EXISTS dgm;
 CREATE TABLE IF NOT EXISTS dgm.schema_migrations (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     version_id bigint NOT NULL UNIQUE,

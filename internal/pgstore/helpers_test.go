@@ -34,10 +34,13 @@ var testKeyset = func() tink.AEAD {
 	return primitive
 }()
 
+// testConfig is that of a store that migrates as a member of dgm_owner and works
+// as a member of dgm_service.
 func testConfig(url string) Config {
 	return Config{
-		URL:         func() (string, error) { return url, nil },
-		ClusterName: "test", ClusterUID: "uid-of-kube-system", Holder: "replica-1",
+		URL:          func() (string, error) { return pgtest.ServiceURL(url), nil },
+		MigrationURL: func() (string, error) { return pgtest.MigrationURL(url), nil },
+		ClusterName:  "test", ClusterUID: "uid-of-kube-system", Holder: "replica-1",
 		AEAD: func(context.Context) (tink.AEAD, string, error) { return testKeyset, "key-1", nil },
 	}
 }

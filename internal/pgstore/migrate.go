@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,6 +50,9 @@ type Migrator struct {
 	goose  *goose.Provider
 	locker lock.SessionLocker
 	files  []migrationFile
+
+	mu      sync.Mutex
+	notices []string
 }
 
 // NewMigrator connects to the database. The URL must lead to PostgreSQL itself
@@ -82,13 +87,16 @@ func newMigrator(ctx context.Context, url string, dir fs.FS) (*Migrator, error) 
 	config.RuntimeParams["lock_timeout"] = migrationLockTimeout
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["timezone"] = "UTC"
-	db := stdlib.OpenDB(*config)
+	m := &Migrator{files: files}
+	config.OnNotice = m.notice
+	// Again at each use: the schema may have been made, or handed over, since.
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(becomeOwner), stdlib.OptionResetSession(becomeOwner))
+	m.db = db
 	db.SetMaxOpenConns(2)
 	if err := db.PingContext(ctx); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("connect to migrate: %w", err)
 	}
-	m := &Migrator{db: db, files: files}
 	if m.locker, err = lock.NewPostgresSessionLocker(lock.WithLockID(migrationLockID),
 		lock.WithLockTimeout(1, migrationLockPolls)); err != nil {
 		_ = db.Close()
@@ -153,7 +161,10 @@ func (m *Migrator) Up(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return names, err
 	}
-	return names, m.checkCompatible(after)
+	if err := m.checkCompatible(after); err != nil {
+		return names, err
+	}
+	return names, m.grantRoles(ctx, len(names) > 0)
 }
 
 // Down takes back the newest migration and returns its name. What its tables
@@ -182,6 +193,11 @@ func (m *Migrator) Plan(ctx context.Context, w io.Writer) error {
 	if err := m.checkCompatible(applied); err != nil {
 		return err
 	}
+	if m.pending(applied) {
+		if err := planRoles(w); err != nil {
+			return err
+		}
+	}
 	if _, found := applied[0]; !found {
 		if _, err := fmt.Fprintf(w, "%s\n", bootstrapSQL); err != nil {
 			return err
@@ -198,8 +214,17 @@ func (m *Migrator) Plan(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// bootstrap makes the schema and the table of migrations under the lock, which
-// goose itself would do without it, and refuses what does not fit.
+// pending reports whether there is anything to apply.
+func (m *Migrator) pending(applied map[int64]appliedMigration) bool {
+	return slices.ContainsFunc(m.files, func(f migrationFile) bool {
+		_, found := applied[f.Version]
+		return !found
+	})
+}
+
+// bootstrap makes the roles, the schema and the table of migrations under the
+// lock, which goose itself would do without it, and refuses what does not fit.
+// With nothing to apply it only reads.
 func (m *Migrator) bootstrap(ctx context.Context) (err error) {
 	conn, err := m.db.Conn(ctx)
 	if err != nil {
@@ -210,8 +235,8 @@ func (m *Migrator) bootstrap(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, found := applied[0]; found {
-		return m.checkCompatible(applied)
+	if err := m.checkCompatible(applied); err != nil || !m.pending(applied) {
+		return err
 	}
 	if err := m.locker.SessionLock(ctx, conn); err != nil {
 		return fmt.Errorf("migration lock: %w", err)
@@ -219,13 +244,19 @@ func (m *Migrator) bootstrap(ctx context.Context) (err error) {
 	defer func() {
 		err = errors.Join(err, m.locker.SessionUnlock(context.WithoutCancel(ctx), conn))
 	}()
+	if err := prepareRoles(ctx, conn); err != nil {
+		return err
+	}
+	if _, found := applied[0]; found {
+		return nil
+	}
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing is left to roll back after the commit
 	if _, err := tx.ExecContext(ctx, bootstrapSQL); err != nil {
-		return fmt.Errorf("make schema dgm: %w", err)
+		return fmt.Errorf("make the table of migrations: %w", err)
 	}
 	return tx.Commit()
 }

@@ -110,7 +110,7 @@ func TestMigratePlanAndStatusChangeNothing(t *testing.T) {
 
 	var plan bytes.Buffer
 	must(t, m.Plan(ctx, &plan))
-	for _, part := range []string{"CREATE SCHEMA IF NOT EXISTS dgm", "CREATE TABLE dgm.dgm_archive", "CREATE TABLE dgm.system_configurations"} {
+	for _, part := range []string{"CREATE SCHEMA dgm AUTHORIZATION dgm_owner", "CREATE TABLE dgm.dgm_archive", "CREATE TABLE dgm.system_configurations"} {
 		if !strings.Contains(plan.String(), part) {
 			t.Errorf("the plan lacks %q", part)
 		}

@@ -198,6 +198,7 @@ func TestPasswordIsReadAtEachConnect(t *testing.T) {
 	current.Store(server.Database(t))
 	c := testConfig("")
 	c.URL = func() (string, error) { return current.Load().(string), nil }
+	c.MigrationURL = c.URL
 	s := startReady(t, c)
 	db := openDatabase(t, current.Load().(string))
 	db.exec("ALTER ROLE dgm PASSWORD 'rotated'")

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/acgs/dgm-operator/test/kubetest"
+	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
 // TB is the part of testing.TB that is used here, so that programs outside of
@@ -39,7 +40,8 @@ const User = "system:serviceaccount:dgm-system:dgm-operator"
 
 // Options of an operator.
 type Options struct {
-	// DatabaseURL is where it mirrors to.
+	// DatabaseURL is where it mirrors to. That of pgtest's superuser stands for two:
+	// it migrates as a member of dgm_owner and works as a member of dgm_service.
 	DatabaseURL string
 	// ClusterName is its --cluster-name; "test" when empty.
 	ClusterName string
@@ -83,6 +85,7 @@ func Start(t TB, o Options) *Operator {
 	defer func() { _ = logs.Close() }()
 	args := append([]string{
 		"run", "--cluster-name=" + o.ClusterName, "--database-url-file=" + filepath.Join(dir, "url"),
+		"--migration-url-file=" + filepath.Join(dir, "migration-url"),
 		"--leader-election-namespace=dgm-system", "--metrics-bind-address=0", "--health-probe-bind-address=" + op.probes,
 		"--lease-duration=4s",
 	}, o.Args...)
@@ -109,11 +112,13 @@ func Run(t TB, args ...string) (output string, err error) {
 	return string(written), err
 }
 
-// SetDatabaseURL changes the file that the manager reads the URL from.
+// SetDatabaseURL changes the files that the manager reads the URLs from.
 func (o *Operator) SetDatabaseURL(t TB, url string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(o.dir, "url"), []byte(url), 0o600); err != nil {
-		t.Fatalf("operatortest: %v", err)
+	for file, content := range map[string]string{"url": pgtest.ServiceURL(url), "migration-url": pgtest.MigrationURL(url)} {
+		if err := os.WriteFile(filepath.Join(o.dir, file), []byte(content), 0o600); err != nil {
+			t.Fatalf("operatortest: %v", err)
+		}
 	}
 }
 

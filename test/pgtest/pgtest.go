@@ -46,6 +46,8 @@ type Options struct {
 	Settings []string
 	// Archive has it archive its write-ahead log beside its data.
 	Archive bool
+	// WithoutRoles leaves the server with its superuser alone.
+	WithoutRoles bool
 }
 
 // Server is one PostgreSQL server. Its port and password stay the same when it
@@ -60,6 +62,8 @@ type Server struct {
 	port     int
 	owner    *syscall.Credential
 	settings []string
+	// withoutRoles: only the superuser is there.
+	withoutRoles bool
 
 	postmaster *exec.Cmd
 	exited     chan struct{}
@@ -125,7 +129,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	}
 	s := &Server{
 		bin: bin, dir: dir, data: filepath.Join(dir, "data"), password: randomHex(12),
-		owner: owner, settings: o.Settings, watchdog: w,
+		owner: owner, settings: o.Settings, withoutRoles: o.WithoutRoles, watchdog: w,
 	}
 	if o.Archive {
 		archiving, err := s.makeArchive()
@@ -140,6 +144,13 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	if err := s.startOnFreePort(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if o.WithoutRoles {
+		return s, nil
+	}
+	if err := s.makeRoles(ctx); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -251,6 +262,11 @@ func (s *Server) Database(t TB) string {
 	name := fmt.Sprintf("test_%d", s.databases.Add(1))
 	if _, err := conn.Exec(ctx, "CREATE DATABASE "+name); err != nil {
 		t.Fatalf("pgtest: %v", err)
+	}
+	if !s.withoutRoles {
+		if _, err := conn.Exec(ctx, "GRANT CREATE ON DATABASE "+name+" TO dgm_owner"); err != nil {
+			t.Fatalf("pgtest: %v", err)
+		}
 	}
 	return s.URL(name)
 }
