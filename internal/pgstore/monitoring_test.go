@@ -39,7 +39,7 @@ func TestQueryPerformanceShowsStatementsWithoutValues(t *testing.T) {
 	s := startReady(t, testConfig(url))
 	db, ctx := openDatabase(t, url), testContext(t)
 	db.want("0", "SELECT count(*) FROM dgm.v_query_performance")
-	db.exec(`CREATE SCHEMA "odd schema"; CREATE EXTENSION pg_stat_statements SCHEMA "odd schema"`)
+	db.exec(`CREATE SCHEMA "odd schema"; CREATE EXTENSION pg_stat_statements SCHEMA "odd schema"; GRANT USAGE ON SCHEMA "odd schema" TO dgm_service`)
 	must(t, s.MirrorImprovement(ctx, improvement(1)))
 	must(t, s.MirrorImprovement(ctx, improvement(2)))
 	for _, sql := range []string{

@@ -56,5 +56,8 @@ func (s *Server) makeRoles(ctx context.Context) error {
 			return fmt.Errorf("pgtest: role %s: %w", member.user, err)
 		}
 	}
+	if _, err := conn.Exec(ctx, "GRANT pg_read_all_stats TO dgm_service"); err != nil {
+		return fmt.Errorf("pgtest: right to monitor: %w", err)
+	}
 	return nil
 }

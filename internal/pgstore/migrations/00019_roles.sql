@@ -30,7 +30,8 @@ DECLARE
     ]';
     -- SECURITY DEFINER functions: nobody may call one unless it is here.
     service_calls constant text[] := ARRAY[
-        'dgm.ensure_metric_partitions(integer, integer)'
+        'dgm.ensure_metric_partitions(integer, integer)',
+        'dgm.replica_state(text, bigint, uuid)'
     ];
     -- Besides the views v_… and the materialized views.
     readonly_reads constant text[] := ARRAY[
