@@ -23,6 +23,7 @@ DECLARE
         {"to": "INSERT", "on": "bandit_decisions"},
         {"to": "UPDATE", "on": "bandit_decisions", "without": ["id", "created_at"]},
         {"to": "INSERT", "on": "performance_metrics", "without": ["ingest_xid"]},
+        {"to": "INSERT", "on": "metric_batches"},
         {"to": "INSERT", "on": "system_configurations", "without": ["is_builtin"]},
         {"to": "UPDATE", "on": "system_configurations", "without": ["id", "key", "is_builtin", "created_at"]},
         {"to": "INSERT", "on": "writer_fences"},
