@@ -31,7 +31,10 @@ DECLARE
     ]';
     -- SECURITY DEFINER functions: nobody may call one unless it is here.
     service_calls constant text[] := ARRAY[
+        'dgm.aggregate_metrics(integer)',
         'dgm.ensure_metric_partitions(integer, integer)',
+        'dgm.metrics_aggregation_due()',
+        'dgm.purge_rollback_snapshots(text, interval, integer)',
         'dgm.replica_state(text, bigint, uuid)'
     ];
     -- Besides the views v_… and the materialized views.
