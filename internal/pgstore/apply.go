@@ -29,7 +29,7 @@ func (s *session) transaction(ctx context.Context, do func(pgx.Tx) error) error 
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		seen := s.walPosition.Load()
 		row, err := dbsql.New(tx).LockFence(ctx, s.cluster)
-		state := fenceState{row.Epoch, row.Token, row.Identity, row.InRecovery, row.WalPosition}
+		state := fenceState{row.Epoch, row.Token, row.Identity, row.InRecovery, row.WalPosition, row.Incarnation}
 		if err := s.checkFence(seen, state, err); err != nil {
 			return err
 		}

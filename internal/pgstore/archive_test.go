@@ -140,10 +140,10 @@ func TestP4_RowsNeverGoBackWhoeverWrites(t *testing.T) {
 	url := newTestDatabase(t)
 	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
 	must(t, s.MirrorImprovement(ctx, improvement(1)))
-	db.exec("UPDATE dgm.dgm_archive SET writer_epoch = 50, revision = 9")
+	db.exec("UPDATE dgm.dgm_archive SET writer_epoch = writer_epoch + 50, revision = 9")
 	db.refused(restrictViolation, "UPDATE dgm.dgm_archive SET revision = 8")
-	db.refused(restrictViolation, "UPDATE dgm.dgm_archive SET writer_epoch = 49, revision = 100")
-	db.exec("UPDATE dgm.dgm_archive SET writer_epoch = 51, revision = 1")
+	db.refused(restrictViolation, "UPDATE dgm.dgm_archive SET writer_epoch = writer_epoch - 1, revision = 100")
+	db.exec("UPDATE dgm.dgm_archive SET writer_epoch = writer_epoch + 1, revision = 1")
 	db.refused("23514", "UPDATE dgm.dgm_archive SET attempt = 2147483647")
 }
 

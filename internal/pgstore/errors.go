@@ -32,7 +32,9 @@ var (
 	errFenceLost = errors.New("the database has lost this leader's fence")
 	// errServerChanged says that a failover or a restore happened.
 	errServerChanged = errors.New("the database server or its timeline changed")
-	errStandby       = errors.New("the database is a read-only standby")
+	// errRestored says that tables were restored from a dump or made anew.
+	errRestored = errors.New("tables of the database were restored or made anew")
+	errStandby  = errors.New("the database is a read-only standby")
 	// errNoConstitution: rows must say under which one they were written (P7).
 	errNoConstitution = errors.New("no constitution is active: set active on a row of dgm.known_constitutions")
 )
@@ -114,7 +116,7 @@ func reason(err error) string {
 	case errors.As(err, &pgErr):
 		return fmt.Sprintf("%s (SQLSTATE %s)", pgErr.Message, pgErr.Code)
 	case errors.Is(err, ErrClusterMismatch), errors.Is(err, ErrIncompatible), errors.Is(err, ErrDeposed),
-		errors.Is(err, errFenceLost), errors.Is(err, errServerChanged), errors.Is(err, errStandby), errors.Is(err, errURL),
+		errors.Is(err, errFenceLost), errors.Is(err, errServerChanged), errors.Is(err, errRestored), errors.Is(err, errStandby), errors.Is(err, errURL),
 		errors.Is(err, errNoConstitution):
 		return err.Error()
 	case errors.As(err, &dnsErr):

@@ -22,7 +22,9 @@ type fence struct {
 
 // server is where the fence was taken: a failover or a restore changes it.
 type server struct {
-	identity    string
+	identity string
+	// incarnation changes when the fence's row or a mirrored table is made anew.
+	incarnation string
 	walPosition int64
 }
 
@@ -33,11 +35,12 @@ type fenceState struct {
 	Identity    string
 	InRecovery  bool
 	WalPosition int64
+	Incarnation string
 }
 
-// check says whether f, taken on identity, still gives the right to write. err
+// check says whether f, taken at a server, still gives the right to write. err
 // is that of reading the state.
-func (f fence) check(identity string, state fenceState, err error) error {
+func (f fence) check(at server, state fenceState, err error) error {
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return errFenceLost
@@ -47,10 +50,12 @@ func (f fence) check(identity string, state fenceState, err error) error {
 		return errStandby
 	case state.Epoch > f.epoch:
 		return ErrDeposed
-	case state.Identity != identity:
+	case state.Identity != at.identity:
 		return errServerChanged
 	case state.Epoch != f.epoch || state.Token != f.token:
 		return errFenceLost
+	case state.Incarnation != at.incarnation:
+		return errRestored
 	}
 	return nil
 }

@@ -162,13 +162,14 @@ func TestP4_LostFenceRowIsTakenAgainAboveAllRows(t *testing.T) {
 	url := newTestDatabase(t)
 	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
 	must(t, s.MirrorImprovement(ctx, improvement(1)))
-	db.exec("UPDATE dgm.dgm_archive SET writer_epoch = 500")
+	db.exec("UPDATE dgm.dgm_archive SET writer_epoch = writer_epoch * 2")
+	later := db.text("SELECT writer_epoch FROM dgm.dgm_archive")
 	db.exec("DELETE FROM dgm.writer_fences")
 	db.exec("SELECT setval('dgm.writer_epoch', 1)")
 	i := improvement(1)
 	i.Description = "again"
 	eventually(t, "the fence is taken again", func() error { return s.MirrorImprovement(ctx, i) })
-	db.want("again/true", "SELECT description || '/' || (writer_epoch > 500) FROM dgm.dgm_archive")
+	db.want("again/true", "SELECT description || '/' || (writer_epoch > $1::text::bigint) FROM dgm.dgm_archive", later)
 }
 
 func TestClusterNameOfAnotherClusterIsRefusedUntilAdopted(t *testing.T) {

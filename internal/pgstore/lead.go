@@ -91,8 +91,8 @@ func (s *Store) leadOnce(ctx context.Context, held **tenure) error {
 	cause := sess.run(ctx)
 	*held = &tenure{
 		fence:  sess.fence,
-		server: server{identity: sess.server, walPosition: sess.walPosition.Load()},
-		lost:   errors.Is(cause, errServerChanged) || errors.Is(cause, errFenceLost),
+		server: server{identity: sess.server.identity, incarnation: sess.server.incarnation, walPosition: sess.walPosition.Load()},
+		lost:   isLoss(cause),
 	}
 	s.setUnready(s.failure(cause))
 	s.session.Store(nil)
@@ -130,6 +130,11 @@ func (s *Store) establish(ctx context.Context, pool *pgxpool.Pool, held *tenure)
 	if err != nil {
 		return nil, "", err
 	}
+	state, err := dbsql.New(pool).CheckFence(ctx, s.config.ClusterName)
+	if err != nil {
+		return nil, "", err
+	}
+	at.incarnation = state.Incarnation
 	sess := s.newSession(pool, f, at)
 	if err := errors.Join(sess.probe(ctx), sess.readSettings(ctx)); err != nil {
 		return nil, "", err
@@ -154,13 +159,19 @@ func (s *Store) resumeOrTake(ctx context.Context, pool *pgxpool.Pool, held *tenu
 		return f, resyncStarted, err
 	}
 	row, err := dbsql.New(pool).CheckFence(ctx, s.config.ClusterName)
-	err = held.fence.check(held.server.identity, fenceState(row), err)
+	err = held.fence.check(held.server, fenceState(row), err)
 	switch {
 	case err == nil && !held.lost && at.walPosition >= held.server.walPosition:
 		return held.fence, resyncBack, nil
-	case err == nil, errors.Is(err, errFenceLost), errors.Is(err, errServerChanged):
+	case err == nil, isLoss(err):
 		f, err := s.takeFence(ctx, pool, held.fence.epoch)
 		return f, resyncLost, err
 	}
 	return fence{}, "", err
+}
+
+// isLoss reports whether the database is not as this leader left it, so that
+// commits may be lost.
+func isLoss(err error) bool {
+	return errors.Is(err, errFenceLost) || errors.Is(err, errServerChanged) || errors.Is(err, errRestored)
 }

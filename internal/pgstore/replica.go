@@ -172,7 +172,7 @@ func (s *session) ask(ctx context.Context, pool *pgxpool.Pool, read func(context
 		if err != nil {
 			return err
 		}
-		systemIdentifier, _, _ := strings.Cut(s.server, "/")
+		systemIdentifier, _, _ := strings.Cut(s.server.identity, "/")
 		if err := identifyReplica(row, systemIdentifier); err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ type session struct {
 	pool    *pgxpool.Pool
 	queries *dbsql.Queries
 	fence   fence
-	server  string
+	server  server // its walPosition is that of the beginning
 	// walPosition is how far the server's log was when last seen.
 	walPosition atomic.Int64
 
@@ -65,7 +65,7 @@ type session struct {
 
 func (s *Store) newSession(pool *pgxpool.Pool, f fence, at server) *session {
 	sess := &session{
-		store: s, cluster: s.config.ClusterName, undecryptable: []string{}, pool: pool, queries: dbsql.New(pool), fence: f, server: at.identity,
+		store: s, cluster: s.config.ClusterName, undecryptable: []string{}, pool: pool, queries: dbsql.New(pool), fence: f, server: at,
 		samples:    walSamples{keep: max(walSamplesKept, 2*s.config.AnalyticsMaxLag)},
 		eventQueue: eventQueue{events: make(chan string, eventQueueLength)},
 		queue:      make(chan *request, queueLength), lookups: make(chan *lookup, queueLength),
@@ -190,5 +190,5 @@ func (s *session) watch(ctx context.Context) error {
 // isVerdict reports whether the fence itself was judged, which trying again
 // would not change.
 func isVerdict(err error) bool {
-	return errors.Is(err, ErrDeposed) || errors.Is(err, errFenceLost) || errors.Is(err, errServerChanged)
+	return errors.Is(err, ErrDeposed) || isLoss(err)
 }

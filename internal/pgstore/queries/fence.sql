@@ -4,8 +4,14 @@ SELECT cluster_uid, epoch, token, holder FROM dgm.writer_fences WHERE cluster = 
 -- The row lock holds off a new leader until this transaction has ended; should
 -- this process freeze in the middle of it, the server ends it. The settings last
 -- as long as the transaction, and so survive a transaction pooler.
+-- A restore from a dump keeps server and timeline, and brings epoch and token
+-- back; but it inserts the fence's row anew, which xmin shows, and who truncates a
+-- table or makes it anew gives it another file: that is the incarnation.
 -- name: LockFence :one
 SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position,
+    concat_ws('/', f.xmin, pg_relation_filenode(to_regclass('dgm.dgm_archive')), pg_relation_filenode(to_regclass('dgm.improvement_workspaces')),
+        pg_relation_filenode(to_regclass('dgm.rollback_snapshots')), pg_relation_filenode(to_regclass('dgm.bandit_states')),
+        pg_relation_filenode(to_regclass('dgm.system_configurations')))::text AS incarnation,
     set_config('synchronous_commit', 'on', true)::text AS synchronous_commit,
     set_config('lock_timeout', '2s', true)::text AS lock_timeout,
     set_config('statement_timeout', '30s', true)::text AS statement_timeout,
@@ -13,7 +19,10 @@ SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS
 FROM dgm.writer_fences f, dgm.server_identity() i WHERE f.cluster = @cluster FOR SHARE OF f;
 
 -- name: CheckFence :one
-SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position
+SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position,
+    concat_ws('/', f.xmin, pg_relation_filenode(to_regclass('dgm.dgm_archive')), pg_relation_filenode(to_regclass('dgm.improvement_workspaces')),
+        pg_relation_filenode(to_regclass('dgm.rollback_snapshots')), pg_relation_filenode(to_regclass('dgm.bandit_states')),
+        pg_relation_filenode(to_regclass('dgm.system_configurations')))::text AS incarnation
 FROM dgm.writer_fences f, dgm.server_identity() i WHERE f.cluster = @cluster;
 
 -- The same limits for a transaction that only reads.
@@ -24,7 +33,8 @@ SELECT set_config('lock_timeout', '2s', true)::text AS lock_timeout, set_config(
 SELECT i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position
 FROM dgm.server_identity() i;
 
--- Epochs may be ahead of the sequence after a restore that lost its last values.
+-- A restore takes the sequence and the rows back, but not the clock: an epoch is
+-- at least its milliseconds, and so above those that were drawn before the restore.
 -- name: HighestEpoch :one
 SELECT GREATEST(
     (SELECT max(f.epoch) FROM dgm.writer_fences f WHERE f.cluster = @cluster::text),
@@ -32,7 +42,7 @@ SELECT GREATEST(
     (SELECT max(w.writer_epoch) FROM dgm.improvement_workspaces w WHERE w.cluster = @cluster::text),
     (SELECT max(b.writer_epoch) FROM dgm.bandit_states b WHERE b.cluster = @cluster::text),
     (SELECT max(c.writer_epoch) FROM dgm.system_configurations c WHERE c.cluster = @cluster::text),
-    0)::bigint AS epoch;
+    (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 1)::bigint AS epoch;
 
 -- name: NextEpoch :one
 SELECT nextval('dgm.writer_epoch')::bigint AS epoch;

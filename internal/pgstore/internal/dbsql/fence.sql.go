@@ -12,7 +12,10 @@ import (
 )
 
 const checkFence = `-- name: CheckFence :one
-SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position
+SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position,
+    concat_ws('/', f.xmin, pg_relation_filenode(to_regclass('dgm.dgm_archive')), pg_relation_filenode(to_regclass('dgm.improvement_workspaces')),
+        pg_relation_filenode(to_regclass('dgm.rollback_snapshots')), pg_relation_filenode(to_regclass('dgm.bandit_states')),
+        pg_relation_filenode(to_regclass('dgm.system_configurations')))::text AS incarnation
 FROM dgm.writer_fences f, dgm.server_identity() i WHERE f.cluster = $1
 `
 
@@ -22,6 +25,7 @@ type CheckFenceRow struct {
 	Identity    string
 	InRecovery  bool
 	WalPosition int64
+	Incarnation string
 }
 
 func (q *Queries) CheckFence(ctx context.Context, cluster string) (CheckFenceRow, error) {
@@ -33,6 +37,7 @@ func (q *Queries) CheckFence(ctx context.Context, cluster string) (CheckFenceRow
 		&i.Identity,
 		&i.InRecovery,
 		&i.WalPosition,
+		&i.Incarnation,
 	)
 	return i, err
 }
@@ -55,10 +60,11 @@ SELECT GREATEST(
     (SELECT max(w.writer_epoch) FROM dgm.improvement_workspaces w WHERE w.cluster = $1::text),
     (SELECT max(b.writer_epoch) FROM dgm.bandit_states b WHERE b.cluster = $1::text),
     (SELECT max(c.writer_epoch) FROM dgm.system_configurations c WHERE c.cluster = $1::text),
-    0)::bigint AS epoch
+    (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 1)::bigint AS epoch
 `
 
-// Epochs may be ahead of the sequence after a restore that lost its last values.
+// A restore takes the sequence and the rows back, but not the clock: an epoch is
+// at least its milliseconds, and so above those that were drawn before the restore.
 func (q *Queries) HighestEpoch(ctx context.Context, cluster string) (int64, error) {
 	row := q.db.QueryRow(ctx, highestEpoch, cluster)
 	var epoch int64
@@ -78,6 +84,9 @@ func (q *Queries) LimitWaiting(ctx context.Context) error {
 
 const lockFence = `-- name: LockFence :one
 SELECT f.epoch, f.token, i.identity::text AS identity, i.in_recovery::boolean AS in_recovery, i.wal_position::bigint AS wal_position,
+    concat_ws('/', f.xmin, pg_relation_filenode(to_regclass('dgm.dgm_archive')), pg_relation_filenode(to_regclass('dgm.improvement_workspaces')),
+        pg_relation_filenode(to_regclass('dgm.rollback_snapshots')), pg_relation_filenode(to_regclass('dgm.bandit_states')),
+        pg_relation_filenode(to_regclass('dgm.system_configurations')))::text AS incarnation,
     set_config('synchronous_commit', 'on', true)::text AS synchronous_commit,
     set_config('lock_timeout', '2s', true)::text AS lock_timeout,
     set_config('statement_timeout', '30s', true)::text AS statement_timeout,
@@ -91,6 +100,7 @@ type LockFenceRow struct {
 	Identity          string
 	InRecovery        bool
 	WalPosition       int64
+	Incarnation       string
 	SynchronousCommit string
 	LockTimeout       string
 	StatementTimeout  string
@@ -100,6 +110,9 @@ type LockFenceRow struct {
 // The row lock holds off a new leader until this transaction has ended; should
 // this process freeze in the middle of it, the server ends it. The settings last
 // as long as the transaction, and so survive a transaction pooler.
+// A restore from a dump keeps server and timeline, and brings epoch and token
+// back; but it inserts the fence's row anew, which xmin shows, and who truncates a
+// table or makes it anew gives it another file: that is the incarnation.
 func (q *Queries) LockFence(ctx context.Context, cluster string) (LockFenceRow, error) {
 	row := q.db.QueryRow(ctx, lockFence, cluster)
 	var i LockFenceRow
@@ -109,6 +122,7 @@ func (q *Queries) LockFence(ctx context.Context, cluster string) (LockFenceRow, 
 		&i.Identity,
 		&i.InRecovery,
 		&i.WalPosition,
+		&i.Incarnation,
 		&i.SynchronousCommit,
 		&i.LockTimeout,
 		&i.StatementTimeout,
