@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
 )
@@ -45,14 +46,22 @@ func (s *session) applyBisecting(ctx context.Context, tx pgx.Tx, requests []*req
 		return err
 	}
 	if len(requests) == 1 {
-		requests[0].err = newRowError(pgErr)
-		return nil
+		return refuse(ctx, tx, requests[0], pgErr)
 	}
 	half := len(requests) / 2
 	if err := s.applyBisecting(ctx, tx, requests[:half]); err != nil {
 		return err
 	}
 	return s.applyBisecting(ctx, tx, requests[half:])
+}
+
+// refuse sets the error of the one request that the database does not take.
+func refuse(ctx context.Context, db beginner, r *request, refusal *pgconn.PgError) error {
+	rowErr, err := refusedDocument(ctx, db, r, refusal)
+	if err == nil {
+		r.err = rowErr
+	}
+	return err
 }
 
 // apply writes tables in a fixed order: rows, then deletions.

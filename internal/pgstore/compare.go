@@ -36,8 +36,7 @@ func (s *session) compareBisecting(ctx context.Context, requests []*request) ([]
 		return changed, err
 	}
 	if len(requests) == 1 {
-		requests[0].err = newRowError(pgErr)
-		return nil, nil
+		return nil, refuse(ctx, s.pool, requests[0], pgErr)
 	}
 	half := len(requests) / 2
 	first, err := s.compareBisecting(ctx, requests[:half])

@@ -16,7 +16,7 @@ type digest [16]byte
 func digestOf(rows any) (digest, error) {
 	encoded, err := json.Marshal(rows)
 	if err != nil {
-		return digest{}, &RowError{Message: "a document is not valid JSON: " + err.Error()}
+		return digest{}, err
 	}
 	sum := sha256.Sum256(encoded)
 	return digest(sum[:16]), nil

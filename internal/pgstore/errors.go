@@ -61,7 +61,7 @@ func (e *RowError) Error() string {
 }
 
 func newRowError(e *pgconn.PgError) *RowError {
-	return &RowError{Table: e.TableName, Column: e.ColumnName, Constraint: e.ConstraintName, Message: e.Message}
+	return &RowError{Table: e.TableName, Column: e.ColumnName, Constraint: e.ConstraintName, Message: fmt.Sprintf("%.200s", e.Message)}
 }
 
 // failure is what an error of a write transaction asks for.

@@ -17,11 +17,14 @@ func (s *Store) MirrorImprovement(ctx context.Context, i Improvement) error {
 }
 
 func improvementRequest(i Improvement) (*request, error) {
-	what, err := digestOf(archiveContent(i))
-	if err != nil {
+	if err := i.check(); err != nil {
 		return nil, err
 	}
 	all, err := digestOf(i)
+	if err != nil {
+		return nil, invalidDocument(i.documents(), err)
+	}
+	what, err := digestOf(archiveContent(i))
 	if err != nil {
 		return nil, err
 	}
@@ -46,9 +49,12 @@ func archiveContent(i Improvement) Improvement {
 // does not name become tombstones, and what arms have earned stays. Otherwise it
 // is as MirrorImprovement.
 func (s *Store) MirrorPolicy(ctx context.Context, p Policy) error {
+	if err := p.check(); err != nil {
+		return err
+	}
 	all, err := digestOf(p)
 	if err != nil {
-		return err
+		return invalidDocument(p.documents(), err)
 	}
 	return s.mirror(ctx, &request{kind: KindBanditPolicy, object: p.Object, policy: &p, digest: all})
 }

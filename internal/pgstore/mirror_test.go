@@ -3,6 +3,7 @@
 package pgstore
 
 import (
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -156,4 +157,17 @@ func TestStoreBeforeLeadingSaysUnavailable(t *testing.T) {
 	if err := s.Ready(); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("Ready = %v, want ErrUnavailable", err)
 	}
+}
+
+// What only improvement_workspaces says is mirrored too, with nothing else changed.
+func TestP3_ChangeOfTheWorkspaceAloneIsMirrored(t *testing.T) {
+	t.Parallel()
+	url := newTestDatabase(t)
+	ctx, s, db := testContext(t), startReady(t, testConfig(url)), openDatabase(t, url)
+	i := improvement(1)
+	must(t, s.MirrorImprovement(ctx, i))
+	i.WorkspaceStatus = lifecycle.WorkspaceActive
+	i.TestResults = json.RawMessage(`{"passed":1}`)
+	must(t, s.MirrorImprovement(ctx, i))
+	db.want(lifecycle.WorkspaceActive+` {"passed": 1}`, "SELECT status || ' ' || test_results FROM dgm.improvement_workspaces")
 }

@@ -48,15 +48,26 @@ func (r *request) nameKey() nameKey { return nameKey{r.kind, r.object.Namespace,
 type batch struct {
 	requests []*request
 	byName   map[nameKey]*request
+	size     int // bytes, roughly
 }
+
+// maxBatchSize bounds the bytes of a transaction: PostgreSQL takes no message of
+// 1 GiB, and a batch that is tried again is sent again.
+const maxBatchSize = 16 << 20
 
 func newBatch() *batch { return &batch{byName: map[nameKey]*request{}} }
 
 // add takes a request in, or returns false when it must wait for the next
-// transaction: what it says about a name depends on the order of writing.
+// transaction: what it says about a name depends on the order of writing, or the
+// batch would become too large.
 func (b *batch) add(r *request) bool {
 	earlier, found := b.byName[r.nameKey()]
+	size := r.size()
+	if len(b.requests) > 0 && b.size+size > maxBatchSize {
+		return false
+	}
 	if !found {
+		b.size += size
 		b.byName[r.nameKey()] = r
 		b.requests = append(b.requests, r)
 		return true
@@ -64,6 +75,7 @@ func (b *batch) add(r *request) bool {
 	if !r.replaces(earlier) {
 		return false
 	}
+	b.size += size
 	r.joined = append(r.joined, earlier)
 	r.changed = r.changed || earlier.changed
 	if r.snapshot == nil {

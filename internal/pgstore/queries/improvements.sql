@@ -186,3 +186,7 @@ WHERE w.improvement_id = ANY (@improvement_ids::uuid[]) AND w.writer_epoch > @wr
 
 -- name: ExistingImprovements :many
 SELECT a.improvement_id FROM dgm.dgm_archive a WHERE a.improvement_id = ANY (@improvement_ids::uuid[]);
+
+-- Whether a document can be read, for who wants to know which one cannot.
+-- name: ReadDocument :one
+SELECT (NULLIF(@doc::text, '')::jsonb IS NOT NULL)::boolean AS readable;

@@ -300,6 +300,18 @@ func (q *Queries) NewerImprovements(ctx context.Context, arg NewerImprovementsPa
 	return items, nil
 }
 
+const readDocument = `-- name: ReadDocument :one
+SELECT (NULLIF($1::text, '')::jsonb IS NOT NULL)::boolean AS readable
+`
+
+// Whether a document can be read, for who wants to know which one cannot.
+func (q *Queries) ReadDocument(ctx context.Context, doc string) (bool, error) {
+	row := q.db.QueryRow(ctx, readDocument, doc)
+	var readable bool
+	err := row.Scan(&readable)
+	return readable, err
+}
+
 const touchFinalArchive = `-- name: TouchFinalArchive :exec
 UPDATE dgm.dgm_archive t SET uid = r.uid, generation = r.generation, deleted_at = NULL, writer_epoch = $1::bigint, revision = r.revision
 FROM (SELECT unnest($2::uuid[]) AS improvement_id, unnest($3::text[]) AS uid, unnest($4::bigint[]) AS generation,
