@@ -23,6 +23,8 @@ const escapeRune = '␛'
 
 const escapeMark = string(escapeRune)
 
+const hexDigits = "0123456789ABCDEF"
+
 // escapeText makes any string one that PostgreSQL accepts as text.
 func escapeText(s string) string {
 	if utf8.ValidString(s) && !strings.ContainsAny(s, "\x00"+escapeMark) {
@@ -40,7 +42,9 @@ func escapeText(s string) string {
 func writeEscaped(b *strings.Builder, r rune, size int, first byte) {
 	switch {
 	case r == utf8.RuneError && size == 1:
-		fmt.Fprintf(b, "%sx%02X", escapeMark, first)
+		b.WriteString(escapeMark + "x")
+		b.WriteByte(hexDigits[first>>4])
+		b.WriteByte(hexDigits[first&0xF])
 	case r == 0:
 		b.WriteString(escapeMark + "0")
 	case r == escapeRune:
