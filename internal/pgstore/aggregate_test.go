@@ -35,7 +35,7 @@ func (d *observer) aggregate(pool *pgxpool.Pool) {
 			return err
 		}
 		if d.text("SELECT dgm.metrics_folded('-infinity', 'infinity')") != "true" {
-			return errors.New("some are not")
+			return errors.New(d.text("SELECT to_json(v) FROM dgm.v_metric_aggregation v"))
 		}
 		return nil
 	})
@@ -63,9 +63,9 @@ SELECT format('%s %s %s %s: %s samples, rolled up %s; sum %s, %s; p50 %s, %s; p9
 FROM direct d
 FULL JOIN dgm.metric_rollups r ON r.metric_name = d.metric_name AND r.metric_type = d.metric_type AND r.time_window = d.time_window AND r.window_start = d.window_start
 	AND COALESCE(r.service_name, '') = COALESCE(d.service_name, '') AND COALESCE(r.tags, '0') = COALESCE(d.tags, '0')
-WHERE ((d.n, d.total, d.low, d.high, d.total / d.n, d.window_start + make_interval(secs => d.seconds)) IS DISTINCT FROM (r.count, r.sum, r.min_value, r.max_value, r.avg, r.window_end))
+WHERE ((d.n, d.total, d.low, d.high, d.total / d.n, d.window_start + make_interval(secs => d.seconds)) IS DISTINCT FROM (r.count, r.sum, r.min_value, r.max_value, r.avg, r.window_end)
 	OR CASE WHEN d.time_window IN ('1m', '5m') THEN d.p IS DISTINCT FROM ARRAY[r.p50, r.p95, r.p99]
-		ELSE abs(r.p50 - d.p[1]) > 0.01 * abs(d.p[1]) OR abs(r.p95 - d.p[2]) > 0.01 * abs(d.p[2]) OR abs(r.p99 - d.p[3]) > 0.01 * abs(d.p[3]) END`
+		ELSE abs(r.p50 - d.p[1]) > 0.01 * abs(d.p[1]) OR abs(r.p95 - d.p[2]) > 0.01 * abs(d.p[2]) OR abs(r.p99 - d.p[3]) > 0.01 * abs(d.p[3]) END)`
 
 func (d *observer) wantExactRollups() {
 	d.t.Helper()

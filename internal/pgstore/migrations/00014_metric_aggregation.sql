@@ -53,7 +53,7 @@ COMMENT ON COLUMN dgm.aggregation_pending.last_error IS 'Why it was refused.';
 -- +goose StatementBegin
 CREATE FUNCTION dgm.metric_histogram_value(bin integer) RETURNS numeric
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT (sign(bin) * 2 / 2.02 * power(1.02::float8, abs(bin) - 40000))::numeric $$;
+AS $$ SELECT CASE WHEN bin = 0 THEN 0 ELSE (sign(bin) * 2 / 2.02 * power(1.02::float8, abs(bin) - 40000))::numeric END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION dgm.metric_histogram_value(integer) IS 'The value that a bin of metric_rollups.histogram_bins stands for, within 1 % for magnitudes from 1e-300 to 1e300.';
 
