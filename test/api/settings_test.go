@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"testing"
+	"time"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+)
+
+// configure sets a system configuration as another service does, with SQL.
+func (w *world) configure(key, value string) {
+	w.Helper()
+	w.query(`UPDATE dgm.system_configurations SET value = $2 WHERE key = $1 RETURNING key`, key, value)
+}
+
+// The operator obeys the settings, and takes up their changes while it runs.
+func TestSettingsAreObeyedWithoutARestart(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	for _, name := range []string{"slow", "held", "next", "again"} {
+		w.configMap(name, map[string]string{"CACHE_TTL": "5"})
+	}
+	gate := w.gate()
+	gate.rule(func(object string) gateAnswer {
+		if object == "ConfigMap/slow" || object == "ConfigMap/held" {
+			return gateBreak
+		}
+		return gateAllow
+	})
+
+	w.configure("improvement_timeout_minutes", "1")
+	slow := w.improvement("slow", "slow")
+	w.create(slow)
+	w.reaches(slow, dgmv1alpha1.PhaseApplying, dgmv1alpha1.ReasonRetrying)
+
+	w.configure("max_concurrent_improvements", "2")
+	held, next := w.improvement("held", "held"), w.improvement("next", "next")
+	w.create(held)
+	w.reaches(held, dgmv1alpha1.PhaseApplying, dgmv1alpha1.ReasonRetrying)
+	w.create(next)
+	waiting := w.reaches(next, dgmv1alpha1.PhasePending, dgmv1alpha1.ReasonConcurrencyLimit)
+	w.says(message(waiting), "2 improvements are active, as many as max_concurrent_improvements allows")
+	w.configure("max_concurrent_improvements", "3")
+	w.reaches(next, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+	gate.hold("ConfigMap/slow")
+	w.nudge(held)
+	w.reaches(held, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+
+	w.configure("max_improvement_attempts", "1")
+	again := w.improvement("again", "again")
+	w.create(again)
+	w.reaches(again, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+	w.annotate(again, dgmv1alpha1.AnnotationRetry, "once more")
+	waiting = w.reaches(again, dgmv1alpha1.PhasePending, dgmv1alpha1.ReasonTooManyAttempts)
+	w.says(message(waiting), "this would be attempt 2, and 1 is the highest that max_improvement_attempts allows")
+	w.configure("max_improvement_attempts", "2")
+	w.reaches(again, dgmv1alpha1.PhaseCompleted, "")
+
+	var ended *dgmv1alpha1.ImprovementWorkspace
+	w.eventuallyIn(3*time.Minute, "what takes too long is put back", func() error {
+		if ended = w.refresh(slow); ended.Status.Phase != dgmv1alpha1.PhaseRolledBack {
+			return errorf("it is %s: %s", ended.Status.Phase, message(ended))
+		}
+		return nil
+	})
+	w.says(ended.Status.RollbackReason, "not done within 1m0s (improvement_timeout_minutes)")
+	w.values(map[string]string{"slow": "5"})
+}
