@@ -76,7 +76,7 @@ func (d *observer) wantExactRollups() {
 
 func TestRollupsAtTheBordersOfWindows(t *testing.T) {
 	t.Parallel()
-	db, pool := metricsDatabase(t, newTestDatabase(t))
+	db, pool := metricsDatabase(t, migratedDatabase(t))
 	for _, zone := range []string{"UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns"} {
 		db.exec("SET timezone = '" + zone + "'")
 		for _, at := range []string{
@@ -96,7 +96,7 @@ func TestRollupsAtTheBordersOfWindows(t *testing.T) {
 
 func TestRollupsOfUnusualValuesAndSeries(t *testing.T) {
 	t.Parallel()
-	db, pool := metricsDatabase(t, newTestDatabase(t))
+	db, pool := metricsDatabase(t, migratedDatabase(t))
 	for i, value := range []string{"-3", "0", "-0.000001", "1e-7", "100000000000000000000", "-1e-310", "1e-310", "7", "7", "-1e250", "0.1", "0.2", "0.3", "12345678901234567890.123456789"} {
 		at := time.Date(2026, 11, 23, 10, i%3, i, 0, time.UTC).Format(time.RFC3339)
 		db.sample(at, value, "", "")
@@ -113,7 +113,7 @@ func TestRollupsOfUnusualValuesAndSeries(t *testing.T) {
 
 func TestAggregatingWritesNothingWhenNothingIsNew(t *testing.T) { // P12
 	t.Parallel()
-	db, pool := metricsDatabase(t, newTestDatabase(t))
+	db, pool := metricsDatabase(t, migratedDatabase(t))
 	db.sample("2026-11-23 10:00:00+00", "1", "checkout", "")
 	db.aggregate(pool)
 	before := db.text("SELECT passes || ' ' || xmin FROM dgm.aggregation_state")

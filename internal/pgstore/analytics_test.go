@@ -14,7 +14,7 @@ func of(v float64) *float64 { return &v }
 
 func TestAnalyticsOfAnEmptyDatabase(t *testing.T) {
 	t.Parallel()
-	db, _ := metricsDatabase(t, newTestDatabase(t))
+	db, _ := metricsDatabase(t, migratedDatabase(t))
 	db.exec("DELETE FROM dgm.constitutional_compliance_logs")
 	db.exec("DELETE FROM dgm.bandit_states")
 	db.text("SELECT dgm.refresh_analytics()")
@@ -37,7 +37,7 @@ func (d *observer) begun(n int, service, kind, day, status string, minutes int) 
 
 func TestSuccessByServiceAndType(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	store := startReady(t, testConfig(url))
 	db := openDatabase(t, url)
 	today := time.Now().UTC().Truncate(24 * time.Hour)
@@ -68,7 +68,7 @@ func TestSuccessByServiceAndType(t *testing.T) {
 
 func TestCompliancePosture(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	store := startReady(t, testConfig(url))
 	db := openDatabase(t, url)
 	db.exec("DELETE FROM dgm.constitutional_compliance_logs")
@@ -106,7 +106,7 @@ func TestCompliancePosture(t *testing.T) {
 
 func TestBanditPerformance(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	store := startReady(t, testConfig(url))
 	db := openDatabase(t, url)
 	db.exec("DELETE FROM dgm.bandit_states")
@@ -135,7 +135,7 @@ func TestBanditPerformance(t *testing.T) {
 
 func TestRefreshingAnalyticsWritesNothingWhenNothingChanged(t *testing.T) { // P12
 	t.Parallel()
-	db, _ := metricsDatabase(t, newTestDatabase(t))
+	db, _ := metricsDatabase(t, migratedDatabase(t))
 	db.begun(1, "checkout", "ParameterTuning", "2026-11-01", "running", 0)
 	db.want("1", "SELECT dgm.refresh_analytics()")
 	position := db.text("SELECT refreshed_at FROM dgm.analytics_refreshes")
@@ -150,7 +150,7 @@ func TestRefreshingAnalyticsWritesNothingWhenNothingChanged(t *testing.T) { // P
 // Whoever reads the views is not held up while they are refreshed.
 func TestAnalyticsAreReadWhileTheyAreRefreshed(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	db, _ := metricsDatabase(t, url)
 	reader := openDatabase(t, url)
 	db.begun(1, "checkout", "ParameterTuning", "2026-11-01", "running", 0)

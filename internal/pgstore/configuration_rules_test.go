@@ -11,13 +11,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// migratedDatabase is one with the whole schema, seen by another service.
-func migratedDatabase(t testing.TB) *observer {
+// configurations is a database with the whole schema, seen by another service.
+func configurations(t testing.TB) *observer {
 	t.Helper()
-	url := newTestDatabase(t)
-	_, err := openMigrator(t, url, migrationsWith(t, nil)).Up(testContext(t))
-	must(t, err)
-	return openDatabase(t, url)
+	return openDatabase(t, migratedDatabase(t))
 }
 
 // tryExec runs one statement, or several, as they stand.
@@ -60,7 +57,7 @@ func (d *observer) builtin() {
 
 func TestConfigurationTypes(t *testing.T) {
 	t.Parallel()
-	db := migratedDatabase(t)
+	db := configurations(t)
 	for valueType, values := range map[string]struct{ good, bad []string }{
 		"integer": {
 			[]string{"0", "-3", "007", "9223372036854775807", "-9223372036854775808"},
@@ -102,7 +99,7 @@ func TestConfigurationTypes(t *testing.T) {
 
 func TestConfigurationRules(t *testing.T) {
 	t.Parallel()
-	db := migratedDatabase(t)
+	db := configurations(t)
 	set := func(valueType, rules, value string) string {
 		return "INSERT INTO dgm.system_configurations (key, value_type, validation_rules, value) VALUES ('k', '" + valueType + "', '" + rules + "', '" + value + `')
 			ON CONFLICT (key) DO UPDATE SET value_type = excluded.value_type, validation_rules = excluded.validation_rules, value = excluded.value`
@@ -145,7 +142,7 @@ func TestConfigurationRules(t *testing.T) {
 
 func TestConfigurationObeysTheActiveConstitution(t *testing.T) {
 	t.Parallel()
-	db := migratedDatabase(t)
+	db := configurations(t)
 	db.builtin()
 	db.exec("INSERT INTO dgm.known_constitutions (hash, version) VALUES ('aaaaaaaaaaaaaaaa', '2')")
 	db.breaks("configuration_constitution", "UPDATE dgm.system_configurations SET value = '0.6' WHERE key = 'share'",
@@ -172,7 +169,7 @@ func TestConfigurationObeysTheActiveConstitution(t *testing.T) {
 
 func TestConfigurationBuiltInAndReadOnly(t *testing.T) {
 	t.Parallel()
-	db := migratedDatabase(t)
+	db := configurations(t)
 	db.builtin()
 	where := func(set, key string) string {
 		return "UPDATE dgm.system_configurations SET " + set + " WHERE key = '" + key + "'"
@@ -218,7 +215,7 @@ func TestConfigurationBuiltInAndReadOnly(t *testing.T) {
 
 func TestConfigurationSensitive(t *testing.T) {
 	t.Parallel()
-	db := migratedDatabase(t)
+	db := configurations(t)
 	const secret = "hunter2-very-secret"
 	db.exec("INSERT INTO dgm.system_configurations (key, is_sensitive, encrypted_value, key_id) VALUES ('token', true, '\\x00', '1')")
 	db.exec("INSERT INTO dgm.system_configurations (key, value) VALUES ('plain', '" + secret + "')")

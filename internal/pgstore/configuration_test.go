@@ -74,7 +74,7 @@ func (r *rotatingKeyset) primary() string {
 // configurationStore leads, with settings that a migration brought.
 func configurationStore(t *testing.T) (*leader, *observer, *rotatingKeyset) {
 	t.Helper()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	keys := newRotatingKeyset(t)
 	config := testConfig(url)
 	config.AEAD = keys.load

@@ -14,7 +14,7 @@ import (
 // only by additions. UPDATE_GOLDEN=1 writes it anew.
 func TestContractOfTablesAndIndexes(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	_, err := openMigrator(t, url, migrationsWith(t, nil)).Up(testContext(t))
 	must(t, err)
 	db := openDatabase(t, url)
@@ -42,7 +42,7 @@ func TestContractOfTablesAndIndexes(t *testing.T) {
 
 func TestContractNames(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	_, err := openMigrator(t, url, migrationsWith(t, nil)).Up(testContext(t))
 	must(t, err)
 	db := openDatabase(t, url)
@@ -67,7 +67,7 @@ func TestContractNames(t *testing.T) {
 
 func TestContractDefaultsAndChecks(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	_, err := openMigrator(t, url, migrationsWith(t, nil)).Up(testContext(t))
 	must(t, err)
 	ctx, db := testContext(t), openDatabase(t, url)

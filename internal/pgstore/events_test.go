@@ -49,7 +49,7 @@ func (l *listener) next(kind string) map[string]any {
 
 func TestEventsTellStateChanges(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx := testContext(t)
 	s := startReady(t, testConfig(url))
 	l, db := startListener(t, url), openDatabase(t, url)
@@ -92,7 +92,7 @@ func TestEventsTellStateChanges(t *testing.T) {
 // What cannot be told is dropped and said: nobody waits for it.
 func TestEventsNeverHoldUpTheWriter(t *testing.T) {
 	t.Parallel()
-	c, log := testConfig(newTestDatabase(t)), make(chan string, 100)
+	c, log := testConfig(migratedDatabase(t)), make(chan string, 100)
 	c.Log = funcr.New(func(_, line string) {
 		if strings.Contains(line, "Events were not told") {
 			log <- line
@@ -118,7 +118,7 @@ func TestEventsNeverHoldUpTheWriter(t *testing.T) {
 
 func TestConfigurationEventsNameKeysAndNoValues(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	startReady(t, testConfig(url))
 	l, db := startListener(t, url), openDatabase(t, url)
 	db.exec(`INSERT INTO dgm.system_configurations (key, value) VALUES ('a.b', 'PLAIN'), ('c', 'PLAIN')`)
@@ -147,7 +147,7 @@ func TestConfigurationEventsNameKeysAndNoValues(t *testing.T) {
 
 func TestSettingsAreTakenUpAtOnce(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	db := openDatabase(t, url)
 	if keys := receiveKeys(t, s.Store); len(keys) != 0 {
@@ -202,7 +202,7 @@ func TestUnreceivedKeysAreJoined(t *testing.T) {
 // A connection on which nothing was heard for a while can still be listened to.
 func TestListeningGoesOnAfterSilence(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	l, db := startListener(t, url), openDatabase(t, url)
 	ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
 	defer cancel()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,9 +187,33 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// newTestDatabase is an empty database.
 func newTestDatabase(t testing.TB) string {
 	t.Helper()
 	return pgtest.Shared(t).Database(t)
+}
+
+var newestSchema struct {
+	sync.Once
+	database string
+}
+
+// migratedDatabase is a database with the newest schema, copied from one that was
+// migrated once: migrating takes longer than most tests.
+func migratedDatabase(t testing.TB) string {
+	t.Helper()
+	newestSchema.Do(func() {
+		template := newTestDatabase(t)
+		m, err := NewMigrator(testContext(t), pgtest.MigrationURL(template))
+		must(t, err)
+		_, err = m.Up(testContext(t))
+		must(t, err)
+		must(t, m.Close())
+		config, err := pgx.ParseConfig(template)
+		must(t, err)
+		newestSchema.database = config.Database
+	})
+	return pgtest.Shared(t).CopyOf(t, newestSchema.database)
 }
 
 func int64Text(n int64) string { return fmt.Sprint(n) }

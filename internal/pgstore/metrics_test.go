@@ -41,7 +41,7 @@ func samples(count int) []Sample {
 
 func TestRecordMetricsKeepsWhatItWasGiven(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	db := openDatabase(t, url)
 	full := sample(1)
@@ -99,7 +99,7 @@ func badSamples() map[string]func(*Sample) {
 
 func TestRecordMetricsNamesTheBadAndKeepsTheGood(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	reasons, spoil := []string{}, badSamples()
 	for reason := range spoil {
@@ -134,7 +134,7 @@ func TestRecordMetricsNamesTheBadAndKeepsTheGood(t *testing.T) {
 
 func TestRecordMetricsOfHostileText(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	db := openDatabase(t, url)
 	for _, text := range []string{"a\x00b", "a\xffb", "␛0", `'; DROP SCHEMA dgm CASCADE; --`, `\.`, "\\N", "tab\tline\n", "Ω𝄞"} {
@@ -162,7 +162,7 @@ func TestRecordMetricsOfHostileText(t *testing.T) {
 
 func TestRecordMetricsWithoutConstitutionSaysSo(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	db := openDatabase(t, url)
 	db.exec("UPDATE dgm.known_constitutions SET active = false")
@@ -174,7 +174,7 @@ func TestRecordMetricsWithoutConstitutionSaysSo(t *testing.T) {
 
 func TestP4_ADeposedLeaderRecordsNothing(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	first := startReady(t, testConfig(url))
 	startReady(t, testConfig(url))
 	if err := first.RecordMetrics(testContext(t), samples(1)); !errors.Is(err, ErrDeposed) {
@@ -252,7 +252,7 @@ func (e *commitEater) serve(client net.Conn) {
 
 func TestP3_SamplesAreNotDoubledWhenTheAnswerToCommitIsLost(t *testing.T) {
 	t.Parallel()
-	direct := newTestDatabase(t)
+	direct := migratedDatabase(t)
 	parsed, err := url.Parse(direct)
 	must(t, err)
 	eater := startCommitEater(t, parsed.Host)

@@ -16,7 +16,7 @@ import (
 
 func TestMirrorImprovementWritesBothRows(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
 
 	i := improvement(1)
@@ -32,7 +32,7 @@ func TestMirrorImprovementWritesBothRows(t *testing.T) {
 
 func TestP11_TerminalArchiveRowIsFinal(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
 	const row = `SELECT concat_ws('|', status, description, uid) FROM dgm.dgm_archive`
 
@@ -59,7 +59,7 @@ func TestP11_TerminalArchiveRowIsFinal(t *testing.T) {
 
 func TestMirrorPolicyKeepsWhatArmsEarned(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
 	const arms = `SELECT string_agg(concat_ws(':', arm_id, total_pulls, safety_threshold, CASE WHEN deleted_at IS NULL THEN 'live' ELSE 'gone' END), ' ' ORDER BY arm_id) FROM dgm.bandit_states`
 
@@ -75,7 +75,7 @@ func TestMirrorPolicyKeepsWhatArmsEarned(t *testing.T) {
 
 func TestTombstonesAreIdempotentAndSpareTheNewObject(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
 	const row = `SELECT string_agg(concat_ws(':', a.status, coalesce(a.outcome_reason, ''), w.status, a.deleted_at IS NOT NULL, w.deleted_at IS NOT NULL), ' ' ORDER BY a.attempt)
 		FROM dgm.dgm_archive a JOIN dgm.improvement_workspaces w USING (improvement_id)`
@@ -102,7 +102,7 @@ func TestTombstonesAreIdempotentAndSpareTheNewObject(t *testing.T) {
 
 func TestNewestAttemptAndLiveObjects(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s, ctx := startReady(t, testConfig(url)), testContext(t)
 
 	first, second := improvement(1), improvement(2)

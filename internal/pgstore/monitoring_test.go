@@ -25,7 +25,7 @@ func migrated(t testing.TB, url string) *observer {
 
 func TestQueryPerformanceIsEmptyWithoutExtension(t *testing.T) {
 	t.Parallel()
-	db := migrated(t, newTestDatabase(t))
+	db := migrated(t, migratedDatabase(t))
 	db.want("0", "SELECT count(*) FROM dgm.v_query_performance")
 	// Installed, and still not loaded by the server.
 	db.exec("CREATE EXTENSION pg_stat_statements")
@@ -81,7 +81,7 @@ func TestQueryPerformanceShowsStatementsWithoutValues(t *testing.T) {
 
 func TestIndexUsageTellsUsedUnusedAndInvalid(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	db, ctx := openDatabase(t, url), testContext(t)
 	must(t, mirrorAll(ctx, s.Store, 2000, func(*Improvement) {}))
@@ -117,7 +117,7 @@ func TestIndexUsageTellsUsedUnusedAndInvalid(t *testing.T) {
 
 func TestStorageAddsUpToWhatTheServerSays(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	db, ctx := openDatabase(t, url), testContext(t)
 	large := improvement(1)
@@ -141,7 +141,7 @@ func TestStorageAddsUpToWhatTheServerSays(t *testing.T) {
 
 func TestPartitionsTellWhatIsAheadExpiredAndInTheDefault(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	db, ctx := openDatabase(t, url), testContext(t)
 	_, ahead, err := s.Partitions(ctx)
@@ -269,7 +269,7 @@ func TestMonitoringIsCheapAndWritesNothing(t *testing.T) {
 // A table that somebody has locked makes one look fail, and holds up nobody.
 func TestMonitoringDoesNotWaitForLocks(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	db, ctx := openDatabase(t, url), testContext(t)
 	db.exec("BEGIN; LOCK TABLE dgm.constitutional_compliance_logs IN ACCESS EXCLUSIVE MODE")

@@ -166,7 +166,7 @@ func TestP10_StartsWithoutTheDatabaseAndCatchesUp(t *testing.T) {
 
 func TestReadyNeverShowsThePassword(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	wrong := strings.Replace(url, "postgres://dgm:", "postgres://dgm:hunter2", 1)
 	for name, bad := range map[string]string{
 		"wrong password": wrong,
@@ -211,7 +211,7 @@ func TestPasswordIsReadAtEachConnect(t *testing.T) {
 
 func TestLockedTableIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx, db := testContext(t), openDatabase(t, url)
 	s := startReady(t, testConfig(url))
 	db.exec("BEGIN")
@@ -229,7 +229,7 @@ func TestLockedTableIsWaitedFor(t *testing.T) {
 
 func TestMissingColumnMakesUnreadyUntilItIsBack(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx, db := testContext(t), openDatabase(t, url)
 	s := startReady(t, testConfig(url))
 	db.exec("ALTER TABLE dgm.dgm_archive RENAME COLUMN description TO renamed")
@@ -272,7 +272,7 @@ func TestReadOnlyDatabaseIsSatOut(t *testing.T) {
 
 func TestCancelledCallerDoesNotSpoilOthers(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx := testContext(t)
 	s := startReady(t, testConfig(url))
 	var group sync.WaitGroup

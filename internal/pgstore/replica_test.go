@@ -189,7 +189,7 @@ func TestAnalyticsRefuseWhatIsNoReplica(t *testing.T) {
 
 func TestAnalyticsFallBackInTime(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	// It takes connections and never says a word.
 	hole, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

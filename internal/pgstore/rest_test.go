@@ -95,7 +95,7 @@ func TestP3_HandEditsAreRepairedAfterRestart(t *testing.T) {
 			}
 			t.Run(name+"/"+status, func(t *testing.T) {
 				t.Parallel()
-				url := newTestDatabase(t)
+				url := migratedDatabase(t)
 				ctx, db := testContext(t), openDatabase(t, url)
 				const rows = `SELECT coalesce((SELECT to_jsonb(a) - ARRAY['id', 'writer_epoch', 'revision', 'created_at', 'updated_at'] FROM dgm.dgm_archive a)::text, '')
 					|| coalesce((SELECT to_jsonb(w) - ARRAY['id', 'writer_epoch', 'revision', 'created_at', 'updated_at'] FROM dgm.improvement_workspaces w)::text, '')`
@@ -119,7 +119,7 @@ func TestP3_HandEditsAreRepairedAfterRestart(t *testing.T) {
 
 func TestP3_HandEditIsRepairedAfterForgetSynced(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
 	p := policy(1, "a", "b")
 	must(t, s.MirrorPolicy(ctx, p))
@@ -135,7 +135,7 @@ func TestP3_HandEditIsRepairedAfterForgetSynced(t *testing.T) {
 
 func TestP12_PoisonedObjectDoesNotMakeItsNeighboursWrite(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx, db := testContext(t), openDatabase(t, url)
 	poison := func(i *Improvement) {
 		if i.Name == improvement(77).Name {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/acgs/dgm-operator/internal/lifecycle"
-	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
 // ended is improvement n as it ended so long ago.
@@ -23,7 +22,7 @@ const testDay = 24 * time.Hour
 
 func TestRetentionPurgesExactBytesAndKeepsDigests(t *testing.T) {
 	t.Parallel()
-	url := pgtest.Shared(t).Database(t)
+	url := migratedDatabase(t)
 	store := startReady(t, testConfig(url))
 	ctx, db := testContext(t), openDatabase(t, url)
 	running := improvement(3)
@@ -69,7 +68,7 @@ func TestRetentionPurgesExactBytesAndKeepsDigests(t *testing.T) {
 
 func TestRetentionArchivesWorkspaces(t *testing.T) {
 	t.Parallel()
-	url := pgtest.Shared(t).Database(t)
+	url := migratedDatabase(t)
 	store := startReady(t, testConfig(url))
 	ctx, db := testContext(t), openDatabase(t, url)
 	old, fresh := ended(1, lifecycle.ArchiveCompleted, lifecycle.WorkspaceCompleted, 73*time.Hour), ended(2, lifecycle.ArchiveFailed, lifecycle.WorkspaceFailed, time.Hour)

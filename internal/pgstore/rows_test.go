@@ -18,7 +18,7 @@ import (
 // One bad object among thousands fails alone, for whatever reason the database has.
 func TestP3_PoisonedRowFailsAlone(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx := testContext(t)
 	s := startReady(t, testConfig(url))
 	poisons := map[int]func(*Improvement){
@@ -54,7 +54,7 @@ func TestP3_PoisonedRowFailsAlone(t *testing.T) {
 
 func TestPoisonedPolicyFailsAlone(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx := testContext(t)
 	s := startReady(t, testConfig(url))
 	bad := policy(1, "a", "b")
@@ -81,7 +81,7 @@ func TestPoisonedPolicyFailsAlone(t *testing.T) {
 
 func TestAnyStringAndDocumentIsStored(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx, db := testContext(t), openDatabase(t, url)
 	s := startReady(t, testConfig(url))
 	texts := []string{
@@ -183,7 +183,7 @@ func FuzzEscapeJSONKeepsDocumentsValid(f *testing.F) {
 
 func TestNullDocumentIsNoDocument(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s, ctx := startReady(t, testConfig(url)), testContext(t)
 	encoded, err := json.Marshal(improvement(1))
 	must(t, err)
@@ -195,7 +195,7 @@ func TestNullDocumentIsNoDocument(t *testing.T) {
 
 func TestP1_SnapshotIsCommittedWithItsArchiveRow(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx, db := testContext(t), openDatabase(t, url)
 	s := startReady(t, testConfig(url))
 	i := improvement(1)
@@ -231,7 +231,7 @@ func TestP1_SnapshotIsCommittedWithItsArchiveRow(t *testing.T) {
 
 func TestP1_SnapshotOfRefusedRowIsNotStored(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	s, ctx := startReady(t, testConfig(url)), testContext(t)
 	i := improvement(1)
 	i.ArchiveStatus = "no such status"
@@ -244,7 +244,7 @@ func TestP1_SnapshotOfRefusedRowIsNotStored(t *testing.T) {
 
 func TestP2_AlteredSnapshotIsRefused(t *testing.T) {
 	t.Parallel()
-	url := newTestDatabase(t)
+	url := migratedDatabase(t)
 	ctx, db := testContext(t), openDatabase(t, url)
 	s := startReady(t, testConfig(url))
 	for n := range 2 {

@@ -250,7 +250,11 @@ func (s *Server) URL(database string) string {
 
 // Database makes a new, empty database and returns its URL. It stays until the
 // server ends, so that a test's connections need no order of closing.
-func (s *Server) Database(t TB) string {
+func (s *Server) Database(t TB) string { return s.CopyOf(t, "template1") }
+
+// CopyOf is Database, with what the database of that name holds: nobody may be
+// connected to that.
+func (s *Server) CopyOf(t TB, template string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -260,7 +264,7 @@ func (s *Server) Database(t TB) string {
 	}
 	defer conn.Close(ctx) //nolint:errcheck // nothing depends on it
 	name := fmt.Sprintf("test_%d", s.databases.Add(1))
-	if _, err := conn.Exec(ctx, "CREATE DATABASE "+name); err != nil {
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
 	if !s.withoutRoles {
