@@ -50,6 +50,33 @@ var (
 	unmatchedImprovements = gauge(describe("dgm_database_unmatched_improvements", "Improvements that metrics name and the archive does not know, to 1000 at most."))
 	unmatchedSamples      = gauge(describe("dgm_database_unmatched_samples", "Samples that name one of them."))
 
+	aggregationLag          = gauge(describe("dgm_aggregation_lag_seconds", "For how long the oldest sample that is in no aggregate yet has been there; 0 when there is none."))
+	aggregationHeldBack     = gauge(describe("dgm_aggregation_held_back", "Whether that sample waits for the end of a long transaction."))
+	aggregationHours        = gauge(describe("dgm_aggregation_hours", "Hours whose aggregates are to be computed, and those that PostgreSQL refused.", "state"))
+	aggregationNotFolded    = gauge(describe("dgm_aggregation_samples_not_folded", "Samples that came after their month was dropped, or of no usable time: they are in no aggregate."))
+	aggregationPasses       = counter(describe("dgm_aggregation_passes_total", "Aggregation passes that wrote."))
+	aggregationPassAt       = gauge(describe("dgm_aggregation_last_pass_timestamp_seconds", "When the last of them began."))
+	aggregationPassDuration = gauge(describe("dgm_aggregation_last_pass_duration_seconds", "How long it took."))
+
+	schemaJudged = gauge(describe("dgm_database_schema_judged", "Whether the live schema was compared: 0 while migrations are pending, or when it is newer than this operator."))
+	schemaDrift  = gauge(describe("dgm_database_schema_drift_objects", "Objects of the live schema that are missing or not as the migrations made them."))
+	schemaExtra  = gauge(describe("dgm_database_schema_extra_objects", "Objects of the live schema that no migration made."))
+
+	replicaConfigured = gauge(describe("dgm_database_replica_configured", "Whether the analytics have the address of a read replica."))
+	replicaUsed       = gauge(describe("dgm_database_replica_in_use", "Whether the last question of the analytics was answered by the read replica."))
+	replicaLag        = gauge(describe("dgm_database_replica_lag_seconds", "How far the read replica was behind then."))
+
+	// Of the last 90 days, as of the last refresh of the materialized views.
+	recentImprovements    = gauge(describe("dgm_improvements_recent", "Attempts that began in the last 90 days by what became of them.", "service", "type", "outcome"))
+	successRatio          = gauge(describe("dgm_improvement_success_ratio", "Part of the attempts of the last 90 days that ended which were completed.", "service", "type"))
+	complianceScore       = gauge(describe("dgm_compliance_score", "Constitutional compliance score of a service: newest, mean and lowest.", "service", "statistic"))
+	complianceAssessments = gauge(describe("dgm_compliance_assessments", "Assessments of a service by level.", "service", "level"))
+	complianceReviews     = gauge(describe("dgm_compliance_open_reviews", "Assessments of a service that wait for a review.", "service"))
+	armPulls              = gauge(describe("dgm_bandit_arm_pulls", "Pulls of an arm.", "context", "algorithm", "arm"))
+	armReward             = gauge(describe("dgm_bandit_arm_mean_reward", "Mean reward of an arm, from 0 to 1.", "context", "algorithm", "arm"))
+	armRegret             = gauge(describe("dgm_bandit_arm_regret", "Reward that the pulls of an arm would have earned more at the best arm's mean.", "context", "algorithm", "arm"))
+	armBest               = gauge(describe("dgm_bandit_arm_best", "Whether an arm has the best mean reward of its context.", "context", "algorithm", "arm"))
+
 	settingAttempts           = gauge(describe("dgm_settings_improvement_attempts_limit", "max_improvement_attempts in force."))
 	settingConcurrent         = gauge(describe("dgm_settings_concurrent_improvements_limit", "max_concurrent_improvements in force."))
 	settingTimeout            = gauge(describe("dgm_settings_improvement_timeout_seconds", "improvement_timeout_minutes in force."))

@@ -147,6 +147,8 @@ func (m *Monitor) Collect(out chan<- prometheus.Metric) {
 	var s series
 	s.set(databaseUp, truth(m.store.Ready() == nil))
 	showSettings(m.store.Settings(), &s)
+	showDrift(m.store.SchemaDrift(), &s)
+	showReplica(m.store.AnalyticsReplica(), &s)
 	for name, r := range m.read {
 		s.set(databaseRead, float64(r.at.Unix()), name)
 		s.metrics = append(s.metrics, r.metrics...)

@@ -28,8 +28,9 @@ type part struct {
 }
 
 const (
-	often  = 30 * time.Second
-	seldom = 10 * time.Minute // what must look at many rows
+	often     = 30 * time.Second
+	sometimes = time.Minute
+	seldom    = 10 * time.Minute // what must look at many rows
 )
 
 func parts() []part {
@@ -42,6 +43,10 @@ func parts() []part {
 		{"sessions", often, readSessions},
 		{"snapshots", seldom, readSnapshots},
 		{"unmatched metrics", seldom, readUnmatchedMetrics},
+		{"aggregation", often, readAggregation},
+		{"success", sometimes, readSuccess},
+		{"compliance", sometimes, readCompliance},
+		{"bandits", sometimes, readBandits},
 	}
 }
 
@@ -151,6 +156,38 @@ func readUnmatchedMetrics(ctx context.Context, store *pgstore.Store, s *series) 
 	s.set(unmatchedImprovements, float64(v.Improvements))
 	s.set(unmatchedSamples, float64(v.Samples))
 	return nil
+}
+
+func readAggregation(ctx context.Context, store *pgstore.Store, s *series) error {
+	v, err := store.Aggregation(ctx)
+	if err != nil || v == nil {
+		return err
+	}
+	s.set(aggregationLag, v.LagSeconds)
+	s.set(aggregationHeldBack, truth(v.HeldBack))
+	s.set(aggregationHours, float64(v.PendingHours), "pending")
+	s.set(aggregationHours, float64(v.RefusedHours), "refused")
+	s.set(aggregationNotFolded, float64(v.RowsNotFolded))
+	s.set(aggregationPasses, float64(v.Passes))
+	s.set(aggregationPassDuration, v.LastPassSeconds)
+	if v.LastPassAt > 0 {
+		s.set(aggregationPassAt, v.LastPassAt)
+	}
+	return nil
+}
+
+// showDrift shows what the leader last found, and only whether it is judged
+// while the schema is older or newer than this operator.
+func showDrift(v pgstore.SchemaDrift, s *series) {
+	if v.CheckedAt.IsZero() {
+		return
+	}
+	s.set(schemaJudged, truth(v.NotJudged == ""))
+	if v.NotJudged != "" {
+		return
+	}
+	s.set(schemaDrift, float64(len(v.Differences)))
+	s.set(schemaExtra, float64(len(v.Extra)))
 }
 
 func showSettings(v settings.Settings, s *series) {

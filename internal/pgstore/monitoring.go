@@ -28,6 +28,8 @@ type (
 	KeySnapshots = dbsql.SnapshotsByKeyRow
 	// UnmatchedMetrics are the samples that name an improvement which the archive does not know.
 	UnmatchedMetrics = dbsql.UnmatchedMetricsRow
+	// Aggregation is how the aggregation of metrics stands; LastPassAt is in Unix seconds, 0 before the first pass.
+	Aggregation = dbsql.AggregationStandingRow
 )
 
 // SlowestStatements returns the statements on schema dgm that took the most
@@ -80,6 +82,16 @@ func (s *Store) SnapshotsByKey(ctx context.Context, most int32) ([]KeySnapshots,
 // does not know, a thousand at most, and how many samples name one of these.
 func (s *Store) UnmatchedMetrics(ctx context.Context) (UnmatchedMetrics, error) {
 	return observe(ctx, s, func(q *dbsql.Queries) (UnmatchedMetrics, error) { return q.UnmatchedMetrics(ctx) })
+}
+
+// Aggregation returns how the aggregation of metrics stands; nil before the first
+// pass.
+func (s *Store) Aggregation(ctx context.Context) (*Aggregation, error) {
+	rows, err := observe(ctx, s, func(q *dbsql.Queries) ([]Aggregation, error) { return q.AggregationStanding(ctx) })
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	return &rows[0], nil
 }
 
 // observe reads in a transaction that writes nothing and waits for nobody long.

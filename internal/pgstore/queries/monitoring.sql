@@ -54,9 +54,16 @@ SELECT s.sessions, s.active, s.idle_in_transaction, s.waiting_for_locks, s.hidde
 -- name: SnapshotsByKey :many
 SELECT s.key_id, count(*)::bigint AS snapshots
 FROM dgm.rollback_snapshots s
+WHERE s.purged_at IS NULL
 GROUP BY s.key_id
 ORDER BY count(*) DESC, s.key_id
 LIMIT @most;
+
+-- name: AggregationStanding :many
+SELECT v.lag_seconds::double precision AS lag_seconds, v.held_back_by_transaction::boolean AS held_back, v.pending_hours::bigint AS pending_hours,
+    v.refused_hours::bigint AS refused_hours, v.rows_not_folded::bigint AS rows_not_folded, v.passes::bigint AS passes,
+    COALESCE(v.last_pass_seconds, 0)::double precision AS last_pass_seconds, COALESCE(EXTRACT(epoch FROM v.last_pass_at), 0)::double precision AS last_pass_at
+FROM dgm.v_metric_aggregation v;
 
 -- Of the improvements that metrics name and the archive does not know, a thousand.
 -- name: UnmatchedMetrics :one
