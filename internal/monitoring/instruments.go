@@ -52,7 +52,7 @@ var (
 
 	aggregationLag          = gauge(describe("dgm_aggregation_lag_seconds", "For how long the oldest sample that is in no aggregate yet has been there; 0 when there is none."))
 	aggregationHeldBack     = gauge(describe("dgm_aggregation_held_back", "Whether that sample waits for the end of a long transaction."))
-	aggregationHours        = gauge(describe("dgm_aggregation_hours", "Hours whose aggregates are to be computed, and those that PostgreSQL refused.", "state"))
+	aggregationSlices       = gauge(describe("dgm_aggregation_slices", "Slices of an hour whose aggregates are to be computed, and those whose samples PostgreSQL refused to aggregate.", "state"))
 	aggregationNotFolded    = gauge(describe("dgm_aggregation_samples_not_folded", "Samples that came after their month was dropped, or of no usable time: they are in no aggregate."))
 	aggregationPasses       = counter(describe("dgm_aggregation_passes_total", "Aggregation passes that wrote."))
 	aggregationPassAt       = gauge(describe("dgm_aggregation_last_pass_timestamp_seconds", "When the last of them began."))

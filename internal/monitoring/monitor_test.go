@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -169,6 +170,76 @@ func TestExportsWhatTheDatabaseSays(t *testing.T) {
 	}
 	if sizes := named(values, "dgm_database_partition_size_bytes", ""); len(sizes) < 8 {
 		t.Errorf("%d partitions have a size, want 8 at least", len(sizes))
+	}
+	if problems, err := testutil.GatherAndLint(e.registry); err != nil || len(problems) > 0 {
+		t.Errorf("names and units: %v %v", problems, err)
+	}
+}
+
+func TestExportsTheAnalyticsAndTheAggregation(t *testing.T) {
+	t.Parallel()
+	e := newExporter(t, pgtest.Start(t).Database(t)) // its long transaction would hold up other tests
+	e.reaches("every part was read", func(v map[string]float64) bool { return everyPart(v) == nil })
+	conn := e.connect()
+	for n, status := range []string{"completed", "completed", "completed", "rolled_back", "failed", "running"} {
+		e.exec(conn, fmt.Sprintf(`WITH a AS (INSERT INTO dgm.dgm_archive (improvement_id, description, status, constitutional_compliance_score, cluster, namespace, name)
+				VALUES ('00000000-0000-0000-0000-00000000000%d', 'd', '%s', 0.9, 'other', 'shop', 'n') RETURNING improvement_id)
+			INSERT INTO dgm.improvement_workspaces (improvement_id, name, status, target_service, improvement_type, completed_at, cluster, namespace)
+			SELECT improvement_id, 'n', 'completed', 'checkout', 'ConfigurationUpdate', now(), 'other', 'shop' FROM a`, n, status))
+	}
+	e.exec(conn, `INSERT INTO dgm.constitutional_compliance_logs (service_name, operation_type, compliance_level, compliance_score, status, assessment_method, review_required, assessed_at)
+		VALUES ('checkout', 'o', 'compliant', 0.9, 'completed', 'automated', false, now() - interval '1 hour'), ('checkout', 'o', 'warning', 0.7, 'requires_review', 'automated', true, now())`)
+	e.exec(conn, `INSERT INTO dgm.bandit_states (algorithm_type, context_key, arm_id, total_pulls, total_reward, average_reward, cluster, namespace, name)
+		VALUES ('ucb1', 'c/shop/p/default', 'keep', 10, 5, 0.5, 'other', 'shop', 'p'), ('ucb1', 'c/shop/p/default', 'cache', 4, 3, 0.75, 'other', 'shop', 'p')`)
+	e.exec(conn, "SELECT dgm.refresh_analytics()")
+	const sample = `INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, service_name) VALUES ('m', 'latency', 'service', 1, 'checkout')`
+	const pass = "SELECT dgm.aggregate_metrics(1000)"
+	e.exec(conn, sample)
+	e.exec(conn, pass)
+	// What is newer than a transaction that goes on must wait.
+	open := e.connect()
+	e.exec(open, "BEGIN; SELECT pg_current_xact_id()")
+	e.exec(conn, sample)
+	e.exec(conn, pass)
+	time.Sleep(2 * time.Second)
+	for _, p := range parts() {
+		e.readNow(p.name)
+	}
+	values := e.scrape()
+	for series, want := range map[string]float64{
+		"dgm_improvements_recent{outcome=completed,service=checkout,type=ConfigurationUpdate}":   3,
+		"dgm_improvements_recent{outcome=rolled_back,service=checkout,type=ConfigurationUpdate}": 1,
+		"dgm_improvements_recent{outcome=failed,service=checkout,type=ConfigurationUpdate}":      1,
+		"dgm_improvements_recent{outcome=open,service=checkout,type=ConfigurationUpdate}":        1,
+		"dgm_improvement_success_ratio{service=checkout,type=ConfigurationUpdate}":               0.6,
+		"dgm_compliance_score{service=checkout,statistic=newest}":                                0.7,
+		"dgm_compliance_score{service=checkout,statistic=mean}":                                  0.8,
+		"dgm_compliance_assessments{level=warning,service=checkout}":                             1,
+		"dgm_compliance_open_reviews{service=checkout}":                                          1,
+		"dgm_bandit_arm_best{algorithm=ucb1,arm=cache,context=c/shop/p/default}":                 1,
+		"dgm_bandit_arm_best{algorithm=ucb1,arm=keep,context=c/shop/p/default}":                  0,
+		"dgm_bandit_arm_mean_reward{algorithm=ucb1,arm=cache,context=c/shop/p/default}":          0.75,
+		"dgm_bandit_arm_regret{algorithm=ucb1,arm=keep,context=c/shop/p/default}":                2.5,
+		"dgm_aggregation_held_back":         1,
+		"dgm_database_replica_configured":   0,
+		"dgm_database_schema_judged":        1,
+		"dgm_database_schema_drift_objects": 0,
+	} {
+		if got, found := values[series]; !found || math.Abs(got-want) > 1e-9 {
+			t.Errorf("%s = %v (found: %t), want %v", series, got, found, want)
+		}
+	}
+	if lag := values["dgm_aggregation_lag_seconds"]; lag < 2 || lag > 60 {
+		t.Errorf("dgm_aggregation_lag_seconds = %v, want some seconds", lag)
+	}
+	if values["dgm_aggregation_passes_total"] < 1 || values["dgm_aggregation_last_pass_timestamp_seconds"] < float64(time.Now().Add(-time.Hour).Unix()) {
+		t.Errorf("aggregation passes = %v, the last at %v", values["dgm_aggregation_passes_total"], values["dgm_aggregation_last_pass_timestamp_seconds"])
+	}
+	e.exec(open, "ROLLBACK")
+	e.exec(conn, pass)
+	e.readNow("aggregation")
+	if values := e.scrape(); values["dgm_aggregation_lag_seconds"] != 0 || values["dgm_aggregation_held_back"] != 0 {
+		t.Errorf("the lag is %v after the transaction has ended", values["dgm_aggregation_lag_seconds"])
 	}
 	if problems, err := testutil.GatherAndLint(e.registry); err != nil || len(problems) > 0 {
 		t.Errorf("names and units: %v %v", problems, err)

@@ -159,14 +159,14 @@ func readUnmatchedMetrics(ctx context.Context, store *pgstore.Store, s *series) 
 }
 
 func readAggregation(ctx context.Context, store *pgstore.Store, s *series) error {
-	v, err := store.Aggregation(ctx)
+	v, err := store.AggregationStanding(ctx)
 	if err != nil || v == nil {
 		return err
 	}
 	s.set(aggregationLag, v.LagSeconds)
 	s.set(aggregationHeldBack, truth(v.HeldBack))
-	s.set(aggregationHours, float64(v.PendingHours), "pending")
-	s.set(aggregationHours, float64(v.RefusedHours), "refused")
+	s.set(aggregationSlices, float64(v.PendingHours), "pending")
+	s.set(aggregationSlices, float64(v.RefusedHours), "refused")
 	s.set(aggregationNotFolded, float64(v.RowsNotFolded))
 	s.set(aggregationPasses, float64(v.Passes))
 	s.set(aggregationPassDuration, v.LastPassSeconds)

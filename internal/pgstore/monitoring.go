@@ -28,8 +28,8 @@ type (
 	KeySnapshots = dbsql.SnapshotsByKeyRow
 	// UnmatchedMetrics are the samples that name an improvement which the archive does not know.
 	UnmatchedMetrics = dbsql.UnmatchedMetricsRow
-	// Aggregation is how the aggregation of metrics stands; LastPassAt is in Unix seconds, 0 before the first pass.
-	Aggregation = dbsql.AggregationStandingRow
+	// AggregationStanding is how the aggregation of metrics stands; LastPassAt is in Unix seconds.
+	AggregationStanding = dbsql.AggregationStandingRow
 )
 
 // SlowestStatements returns the statements on schema dgm that took the most
@@ -84,10 +84,10 @@ func (s *Store) UnmatchedMetrics(ctx context.Context) (UnmatchedMetrics, error) 
 	return observe(ctx, s, func(q *dbsql.Queries) (UnmatchedMetrics, error) { return q.UnmatchedMetrics(ctx) })
 }
 
-// Aggregation returns how the aggregation of metrics stands; nil before the first
-// pass.
-func (s *Store) Aggregation(ctx context.Context) (*Aggregation, error) {
-	rows, err := observe(ctx, s, func(q *dbsql.Queries) ([]Aggregation, error) { return q.AggregationStanding(ctx) })
+// AggregationStanding returns how the aggregation of metrics stands; nil before
+// the first pass.
+func (s *Store) AggregationStanding(ctx context.Context) (*AggregationStanding, error) {
+	rows, err := observe(ctx, s, func(q *dbsql.Queries) ([]AggregationStanding, error) { return q.AggregationStanding(ctx) })
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}

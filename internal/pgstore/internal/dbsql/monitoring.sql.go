@@ -9,6 +9,53 @@ import (
 	"context"
 )
 
+const aggregationStanding = `-- name: AggregationStanding :many
+SELECT v.lag_seconds::double precision AS lag_seconds, v.held_back_by_transaction::boolean AS held_back, v.pending_hours::bigint AS pending_hours,
+    v.refused_hours::bigint AS refused_hours, v.rows_not_folded::bigint AS rows_not_folded, v.passes::bigint AS passes,
+    COALESCE(v.last_pass_seconds, 0)::double precision AS last_pass_seconds, COALESCE(EXTRACT(epoch FROM v.last_pass_at), 0)::double precision AS last_pass_at
+FROM dgm.v_metric_aggregation v
+`
+
+type AggregationStandingRow struct {
+	LagSeconds      float64
+	HeldBack        bool
+	PendingHours    int64
+	RefusedHours    int64
+	RowsNotFolded   int64
+	Passes          int64
+	LastPassSeconds float64
+	LastPassAt      float64
+}
+
+func (q *Queries) AggregationStanding(ctx context.Context) ([]AggregationStandingRow, error) {
+	rows, err := q.db.Query(ctx, aggregationStanding)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AggregationStandingRow
+	for rows.Next() {
+		var i AggregationStandingRow
+		if err := rows.Scan(
+			&i.LagSeconds,
+			&i.HeldBack,
+			&i.PendingHours,
+			&i.RefusedHours,
+			&i.RowsNotFolded,
+			&i.Passes,
+			&i.LastPassSeconds,
+			&i.LastPassAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const indexUsage = `-- name: IndexUsage :many
 SELECT v.root_table::text AS table_name, v.root_index::text AS index_name, sum(v.scans)::bigint AS scans, sum(v.tuples_read)::bigint AS tuples_read,
     sum(v.bytes)::bigint AS bytes, bool_and(v.is_unused)::boolean AS unused, COALESCE(bool_and(v.is_valid), true)::boolean AS valid,
@@ -218,6 +265,7 @@ func (q *Queries) SlowestStatements(ctx context.Context, most int32) ([]SlowestS
 const snapshotsByKey = `-- name: SnapshotsByKey :many
 SELECT s.key_id, count(*)::bigint AS snapshots
 FROM dgm.rollback_snapshots s
+WHERE s.purged_at IS NULL
 GROUP BY s.key_id
 ORDER BY count(*) DESC, s.key_id
 LIMIT $1
