@@ -54,8 +54,8 @@ func TestRecordMetricsKeepsWhatItWasGiven(t *testing.T) {
 		concat_ws('|', metric_name, metric_type, metric_scope, value, unit, service_name, improvement_id IS NOT NULL AND experiment_id IS NOT NULL,
 			constitutional_compliance_score, cluster, namespace, name, uid, generation, constitutional_hash,
 			tags = '{"route":"/products"}' AND dimensions = '{"pod":"checkout-1"}' AND metadata IS NULL AND writer_epoch = (SELECT epoch FROM dgm.writer_fences))
-		FROM dgm.performance_metrics`)
-	db.want("true", "SELECT ingest_xid > '0'::xid8 AND substr(id::text, 15, 1) = '7' FROM dgm.performance_metrics")
+		FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%'`)
+	db.want("true", "SELECT ingest_xid > '0'::xid8 AND substr(id::text, 15, 1) = '7' FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%'")
 
 	// Neither numeric(15,6) nor a double would keep these.
 	for value, want := range map[string]string{
@@ -122,14 +122,14 @@ func TestRecordMetricsNamesTheBadAndKeepsTheGood(t *testing.T) {
 		}
 	}
 	db := openDatabase(t, url)
-	db.want(fmt.Sprint(19*len(reasons)), "SELECT count(*) FROM dgm.performance_metrics")
+	db.want(fmt.Sprint(19*len(reasons)), "SELECT count(*) FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%'")
 	must(t, s.Ready())
 
 	// Handed over again, the good ones are known, however they are cut.
 	if err := s.RecordMetrics(testContext(t), all[3:]); !errors.As(err, &rejected) || len(rejected) != len(reasons) {
 		t.Errorf("RecordMetrics again = %v, want the same rejected", err)
 	}
-	db.want(fmt.Sprint(19*len(reasons)), "SELECT count(*) FROM dgm.performance_metrics")
+	db.want(fmt.Sprint(19*len(reasons)), "SELECT count(*) FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%'")
 }
 
 func TestRecordMetricsOfHostileText(t *testing.T) {
@@ -146,7 +146,7 @@ func TestRecordMetricsOfHostileText(t *testing.T) {
 		must(t, s.RecordMetrics(testContext(t), []Sample{one}))
 	again:
 		for _, column := range []string{"metric_name", "unit", "service_name"} {
-			if got := Unescape(db.text("SELECT " + column + " FROM dgm.performance_metrics ORDER BY id DESC LIMIT 1")); got != text {
+			if got := Unescape(db.text("SELECT " + column + " FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%' ORDER BY id DESC LIMIT 1")); got != text {
 				t.Errorf("%s = %q, want %q", column, got, text)
 				break again
 			}
@@ -169,7 +169,7 @@ func TestRecordMetricsWithoutConstitutionSaysSo(t *testing.T) {
 	if err := s.RecordMetrics(testContext(t), samples(2)); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no constitution is active") {
 		t.Errorf("RecordMetrics = %v, want ErrUnavailable and why", err)
 	}
-	db.want("0", "SELECT count(*) FROM dgm.performance_metrics")
+	db.want("0", "SELECT count(*) FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%'")
 }
 
 func TestP4_ADeposedLeaderRecordsNothing(t *testing.T) {
@@ -180,7 +180,7 @@ func TestP4_ADeposedLeaderRecordsNothing(t *testing.T) {
 	if err := first.RecordMetrics(testContext(t), samples(1)); !errors.Is(err, ErrDeposed) {
 		t.Errorf("RecordMetrics of the first leader = %v, want ErrDeposed", err)
 	}
-	openDatabase(t, url).want("0", "SELECT count(*) FROM dgm.performance_metrics")
+	openDatabase(t, url).want("0", "SELECT count(*) FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%'")
 }
 
 // commitEater forwards connections to a server. While it eats, it cuts each
@@ -268,7 +268,7 @@ func TestP3_SamplesAreNotDoubledWhenTheAnswerToCommitIsLost(t *testing.T) {
 	if eater.eaten.Load() != 1 {
 		t.Fatalf("%d answers were lost, want 1", eater.eaten.Load())
 	}
-	db.want("500 500", "SELECT count(*) || ' ' || count(DISTINCT id) FROM dgm.performance_metrics")
+	db.want("500 500", "SELECT count(*) || ' ' || count(DISTINCT id) FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%'")
 
 	// By the caller, after the store has given up.
 	eater.eat.Store(1000)
@@ -278,7 +278,7 @@ func TestP3_SamplesAreNotDoubledWhenTheAnswerToCommitIsLost(t *testing.T) {
 	}
 	eater.eat.Store(0)
 	eventually(t, "the samples are handed over again", func() error { return s.RecordMetrics(testContext(t), more) })
-	db.want("1000 1000", "SELECT count(*) || ' ' || count(DISTINCT id) FROM dgm.performance_metrics")
+	db.want("1000 1000", "SELECT count(*) || ' ' || count(DISTINCT id) FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%'")
 	db.want("1000 2", "SELECT sum(rows) || ' ' || count(*) FROM dgm.metric_batches")
 }
 
@@ -328,6 +328,6 @@ func TestP3_SamplesSurviveKillsDuringCopy(t *testing.T) {
 	cancel()
 	group.Wait()
 	db := openDatabase(t, url)
-	db.want(fmt.Sprintf("%d %[1]d", recorded.Load()), "SELECT count(*) || ' ' || count(DISTINCT id) FROM dgm.performance_metrics")
+	db.want(fmt.Sprintf("%d %[1]d", recorded.Load()), "SELECT count(*) || ' ' || count(DISTINCT id) FROM dgm.performance_metrics WHERE metric_name NOT LIKE 'baseline%'")
 	db.want(fmt.Sprint(recorded.Load()), "SELECT sum(rows) FROM dgm.metric_batches")
 }

@@ -61,7 +61,7 @@ func TestMirrorPolicyKeepsWhatArmsEarned(t *testing.T) {
 	t.Parallel()
 	url := migratedDatabase(t)
 	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
-	const arms = `SELECT string_agg(concat_ws(':', arm_id, total_pulls, safety_threshold, CASE WHEN deleted_at IS NULL THEN 'live' ELSE 'gone' END), ' ' ORDER BY arm_id) FROM dgm.bandit_states`
+	const arms = `SELECT string_agg(concat_ws(':', arm_id, total_pulls, safety_threshold, CASE WHEN deleted_at IS NULL THEN 'live' ELSE 'gone' END), ' ' ORDER BY arm_id) FROM dgm.bandit_states WHERE cluster IS NOT NULL`
 
 	must(t, s.MirrorPolicy(ctx, policy(1, "a", "b")))
 	db.exec("UPDATE dgm.bandit_states SET total_pulls = 7, total_reward = 3.5 WHERE arm_id = 'a'")
@@ -97,7 +97,7 @@ func TestTombstonesAreIdempotentAndSpareTheNewObject(t *testing.T) {
 
 	must(t, s.MirrorPolicy(ctx, policy(1, "a")))
 	must(t, s.Tombstone(ctx, KindBanditPolicy, "shop", "policy-001", ""))
-	db.want("true", "SELECT deleted_at IS NOT NULL FROM dgm.bandit_states")
+	db.want("true", "SELECT deleted_at IS NOT NULL FROM dgm.bandit_states WHERE cluster IS NOT NULL")
 }
 
 func TestNewestAttemptAndLiveObjects(t *testing.T) {

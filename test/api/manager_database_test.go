@@ -97,7 +97,7 @@ func TestP10_ClusterNameOfAnotherCluster(t *testing.T) {
 		}
 		return saysUnavailable(fresh.Status.Conditions, fresh.Generation, "cluster name belongs to another cluster")
 	})
-	w.rows("0.80", `SELECT safety_threshold::text FROM dgm.bandit_states`)
+	w.rows("0.80", `SELECT safety_threshold::text FROM dgm.bandit_states WHERE cluster IS NOT NULL`)
 	w.operator.Stop(t)
 
 	w.lead(append(quickTakeover, "--adopt-cluster")...)

@@ -55,7 +55,7 @@ type armRow struct {
 	Deleted             bool
 }
 
-const armRows = `SELECT uid, arm_id, coalesce(safety_threshold::text, ''), coalesce(generation, 0), deleted_at IS NOT NULL FROM dgm.bandit_states`
+const armRows = `SELECT uid, arm_id, coalesce(safety_threshold::text, ''), coalesce(generation, 0), deleted_at IS NOT NULL FROM dgm.bandit_states WHERE cluster IS NOT NULL`
 
 // mirrored is the cluster and the database at one moment.
 type mirrored struct {
