@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/internal/pgstore"
 	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
@@ -46,12 +48,13 @@ func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error
 	}, nil
 }
 
-// awaitDatabase holds a change that has not begun while the database is away
-// (P10). One that has begun is finished: its snapshot is stored.
+// awaitDatabase holds a change that has not begun until the database has its
+// snapshot (P1): it may be away (P10), or have been restored to a moment before
+// that was stored. A change that has begun is finished.
 func (s *step) awaitDatabase(ctx context.Context, plan snapshot.Plan) error {
-	away := s.Store.Ready()
-	if away == nil {
-		return nil
+	missing := s.ensureArchived(ctx, plan)
+	if missing == nil || errors.Is(missing, pgstore.ErrDeposed) {
+		return missing
 	}
 	for _, object := range plan.Objects {
 		live, err := s.getLive(ctx, object.Ref)
@@ -62,10 +65,29 @@ func (s *step) awaitDatabase(ctx context.Context, plan snapshot.Plan) error {
 			return nil
 		}
 	}
+	if !errors.Is(missing, pgstore.ErrUnavailable) {
+		return s.classifySave(missing)
+	}
 	return &pause{
 		reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
-		message: "the change begins when the database is back: " + s.databaseReason(away),
+		message: "the change begins when the database is back: " + s.databaseReason(missing),
 	}
+}
+
+// ensureArchived saves the snapshot if the database does not have it.
+func (s *step) ensureArchived(ctx context.Context, plan snapshot.Plan) error {
+	if err := s.Store.Ready(); err != nil {
+		return err
+	}
+	missing, err := s.Store.WithoutSnapshot(ctx, []uuid.UUID{parseID(s.w.Status.ImprovementID).UUID})
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	canonical, err := plan.Encode()
+	if err != nil {
+		return classifyPlan(err, "the plan")
+	}
+	return s.saveSnapshot(ctx, plan, canonical)
 }
 
 func (s *step) applyObject(ctx context.Context, object snapshot.ObjectPlan) error {

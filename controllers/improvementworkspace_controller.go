@@ -68,6 +68,7 @@ type ImprovementWorkspaceReconciler struct {
 	events        chan event.GenericEvent
 	once          startOnce
 	lostSnapshots sync.Map // of types.NamespacedName
+	replaced      sync.Map // of types.NamespacedName
 }
 
 // SetupWithManager registers the controller.

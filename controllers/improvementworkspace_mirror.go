@@ -12,6 +12,8 @@ import (
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
@@ -41,10 +43,18 @@ func (s *step) reconcileMirror(ctx context.Context) error {
 // buryPredecessor marks the rows of an object that bore this name before and
 // went unseen. Those that this one has taken over bear its uid by now.
 func (s *step) buryPredecessor(ctx context.Context) error {
-	if s.w.Status.Attempt == 1 || apimeta.IsStatusConditionTrue(s.before.Status.Conditions, dgmv1alpha1.ConditionDatabaseSynced) {
+	_, found := s.replaced.LoadAndDelete(client.ObjectKeyFromObject(s.w))
+	if !found && (s.w.Status.Attempt == 1 || apimeta.IsStatusConditionTrue(s.before.Status.Conditions, dgmv1alpha1.ConditionDatabaseSynced)) {
 		return nil
 	}
 	return s.Store.Tombstone(ctx, pgstore.KindImprovementWorkspace, s.w.Namespace, s.w.Name, string(s.w.UID))
+}
+
+// Replaced has the rows of an object that bore an improvement's name before
+// marked as deleted, the next time that it is mirrored: a restore of the database
+// has brought them back to life.
+func (r *ImprovementWorkspaceReconciler) Replaced(key types.NamespacedName) {
+	r.replaced.Store(key, struct{}{})
 }
 
 func (s *step) setMirrored(err error) error {

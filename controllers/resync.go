@@ -35,6 +35,9 @@ type Resync struct {
 	// SnapshotLost takes an improvement whose snapshot the database has lost,
 	// before Improvements takes it.
 	SnapshotLost func(types.NamespacedName)
+	// Replaced takes an improvement under whose name the database has live rows of
+	// another object, before Improvements takes it.
+	Replaced func(types.NamespacedName)
 	// Log tells why it resyncs.
 	Log logr.Logger
 }
@@ -89,32 +92,41 @@ func (r *Resync) all(ctx context.Context) error {
 	if err := r.findLostSnapshots(ctx, improvements.Items); err != nil {
 		return err
 	}
-	live := make(map[types.NamespacedName]struct{}, len(improvements.Items))
+	live := make(map[types.NamespacedName]types.UID, len(improvements.Items))
 	for i := range improvements.Items {
-		live[client.ObjectKeyFromObject(&improvements.Items[i])] = struct{}{}
+		live[client.ObjectKeyFromObject(&improvements.Items[i])] = improvements.Items[i].UID
 	}
-	if err := r.one(ctx, pgstore.KindImprovementWorkspace, live, r.Improvements); err != nil {
+	if err := r.one(ctx, pgstore.KindImprovementWorkspace, live, r.Replaced, r.Improvements); err != nil {
 		return err
 	}
-	live = make(map[types.NamespacedName]struct{}, len(policies.Items))
+	live = make(map[types.NamespacedName]types.UID, len(policies.Items))
 	for i := range policies.Items {
-		live[client.ObjectKeyFromObject(&policies.Items[i])] = struct{}{}
+		live[client.ObjectKeyFromObject(&policies.Items[i])] = policies.Items[i].UID
 	}
-	return r.one(ctx, pgstore.KindBanditPolicy, live, r.Policies)
+	// Mirroring a policy marks all rows of its name that are not its own.
+	return r.one(ctx, pgstore.KindBanditPolicy, live, func(types.NamespacedName) {}, r.Policies)
 }
 
-// one enqueues the live objects of a kind, and those that only have rows left.
-// Reconciling an object that is gone marks its rows; that way an object that is
-// being created meanwhile is never taken for gone.
-func (r *Resync) one(ctx context.Context, kind pgstore.Kind, live map[types.NamespacedName]struct{}, enqueue func(context.Context, types.NamespacedName)) error {
+// one enqueues the live objects of a kind, and those that only have rows left or
+// whose rows are of another object of that name. Reconciling an object that is
+// gone marks its rows; that way an object that is being created meanwhile is never
+// taken for gone.
+func (r *Resync) one(ctx context.Context, kind pgstore.Kind, live map[types.NamespacedName]types.UID,
+	replaced func(types.NamespacedName), enqueue func(context.Context, types.NamespacedName),
+) error {
 	for key := range live {
 		enqueue(ctx, key)
 	}
 	return r.Store.LiveObjects(ctx, kind, func(o pgstore.Object) error {
 		key := types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
-		if _, ok := live[key]; !ok {
-			enqueue(ctx, key)
+		uid, lives := live[key]
+		if lives && string(uid) == o.UID {
+			return nil
 		}
+		if lives {
+			replaced(key)
+		}
+		enqueue(ctx, key)
 		return nil
 	})
 }

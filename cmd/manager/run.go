@@ -210,7 +210,7 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	resync := &controllers.Resync{
 		Client: mgr.GetClient(), Store: store, Outbox: outbox, Interval: o.resyncInterval,
 		Improvements: improvements.Enqueue, Policies: policies.Enqueue,
-		SnapshotLost: improvements.SnapshotLost, Log: ctrl.Log.WithName("resync"),
+		SnapshotLost: improvements.SnapshotLost, Replaced: improvements.Replaced, Log: ctrl.Log.WithName("resync"),
 	}
 	return errors.Join(
 		improvements.SetupWithManager(mgr), policies.SetupWithManager(mgr),

@@ -163,9 +163,10 @@ func (s *session) applyPolicies(ctx context.Context, q *dbsql.Queries, requests 
 	if err != nil {
 		return err
 	}
+	namespaces, policies, _ := names(requests)
 	if err := q.TombstoneStrayArms(ctx, dbsql.TombstoneStrayArmsParams{
-		WriterEpoch: s.fence.epoch, Revision: s.store.revision.Add(1), PolicyUids: uids(requests), Cluster: s.cluster,
-		Uids: arms.Uids, AlgorithmTypes: arms.AlgorithmTypes, ContextKeys: arms.ContextKeys, ArmIds: arms.ArmIds,
+		WriterEpoch: s.fence.epoch, Revision: s.store.revision.Add(1), Cluster: s.cluster,
+		PolicyNamespaces: namespaces, PolicyNames: policies, Uids: arms.Uids, AlgorithmTypes: arms.AlgorithmTypes, ContextKeys: arms.ContextKeys, ArmIds: arms.ArmIds,
 	}); err != nil {
 		return err
 	}

@@ -102,15 +102,21 @@ func (s *session) comparePolicies(ctx context.Context, q *dbsql.Queries, request
 	if err != nil {
 		return nil, err
 	}
+	namespaces, policies, _ := names(requests)
 	stray, err := q.StrayArms(ctx, dbsql.StrayArmsParams{
-		PolicyUids: uids(requests), Cluster: s.cluster,
+		Cluster: s.cluster, PolicyNamespaces: namespaces, PolicyNames: policies,
 		Uids: arms.Uids, AlgorithmTypes: arms.AlgorithmTypes, ContextKeys: arms.ContextKeys, ArmIds: arms.ArmIds,
 	})
 	if err != nil {
 		return nil, err
 	}
-	different, _ := split(requests, append(changed, stray...), func(r *request) string { return escapeText(r.object.UID) })
-	return different, nil
+	withStray := make([]escapedName, 0, len(stray))
+	for _, row := range stray {
+		withStray = append(withStray, escapedName{row.Namespace, row.Name})
+	}
+	different, same := split(requests, changed, func(r *request) string { return escapeText(r.object.UID) })
+	strayed, _ := split(same, withStray, escapedNameOf)
+	return append(different, strayed...), nil
 }
 
 type escapedName struct{ namespace, name string }

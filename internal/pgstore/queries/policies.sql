@@ -53,10 +53,12 @@ WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid O
         NULLIF(r.algorithm_state, '')::jsonb, NULLIF(r.exploration_data, '')::jsonb, r.cluster, r.namespace, r.name,
         r.generation, COALESCE(NULLIF(r.constitutional_hash, ''), dgm.active_constitutional_hash())));
 
--- Policies with live arms that are not among the given ones.
+-- Policies with live arms that are not among the given ones, be they of another
+-- object that bore the name before.
 -- name: StrayArms :many
-SELECT DISTINCT t.uid::text AS uid FROM dgm.bandit_states t
-WHERE t.uid = ANY (@policy_uids::text[]) AND t.cluster = @cluster::text AND t.deleted_at IS NULL
+SELECT DISTINCT t.namespace::text AS namespace, t.name::text AS name FROM dgm.bandit_states t
+WHERE t.cluster = @cluster::text AND t.deleted_at IS NULL
+  AND (t.namespace, t.name) IN (SELECT unnest(@policy_namespaces::text[]), unnest(@policy_names::text[]))
   AND NOT EXISTS (
     SELECT 1
     FROM (SELECT unnest(@uids::text[]) AS uid, unnest(@algorithm_types::text[]) AS algorithm_type,
@@ -65,7 +67,8 @@ WHERE t.uid = ANY (@policy_uids::text[]) AND t.cluster = @cluster::text AND t.de
 
 -- name: TombstoneStrayArms :exec
 UPDATE dgm.bandit_states t SET deleted_at = now(), last_updated = now(), writer_epoch = @writer_epoch::bigint, revision = @revision::bigint
-WHERE t.uid = ANY (@policy_uids::text[]) AND t.cluster = @cluster::text AND t.deleted_at IS NULL
+WHERE t.cluster = @cluster::text AND t.deleted_at IS NULL
+  AND (t.namespace, t.name) IN (SELECT unnest(@policy_namespaces::text[]), unnest(@policy_names::text[]))
   AND (t.writer_epoch, t.revision) <= (@writer_epoch::bigint, @revision::bigint)
   AND NOT EXISTS (
     SELECT 1

@@ -130,29 +130,38 @@ func (q *Queries) NewerArms(ctx context.Context, arg NewerArmsParams) ([]string,
 }
 
 const strayArms = `-- name: StrayArms :many
-SELECT DISTINCT t.uid::text AS uid FROM dgm.bandit_states t
-WHERE t.uid = ANY ($1::text[]) AND t.cluster = $2::text AND t.deleted_at IS NULL
+SELECT DISTINCT t.namespace::text AS namespace, t.name::text AS name FROM dgm.bandit_states t
+WHERE t.cluster = $1::text AND t.deleted_at IS NULL
+  AND (t.namespace, t.name) IN (SELECT unnest($2::text[]), unnest($3::text[]))
   AND NOT EXISTS (
     SELECT 1
-    FROM (SELECT unnest($3::text[]) AS uid, unnest($4::text[]) AS algorithm_type,
-        unnest($5::text[]) AS context_key, unnest($6::text[]) AS arm_id) r
+    FROM (SELECT unnest($4::text[]) AS uid, unnest($5::text[]) AS algorithm_type,
+        unnest($6::text[]) AS context_key, unnest($7::text[]) AS arm_id) r
     WHERE (r.uid, r.algorithm_type, r.context_key, r.arm_id) = (t.uid, t.algorithm_type, t.context_key, t.arm_id))
 `
 
 type StrayArmsParams struct {
-	PolicyUids     []string
-	Cluster        string
-	Uids           []string
-	AlgorithmTypes []string
-	ContextKeys    []string
-	ArmIds         []string
+	Cluster          string
+	PolicyNamespaces []string
+	PolicyNames      []string
+	Uids             []string
+	AlgorithmTypes   []string
+	ContextKeys      []string
+	ArmIds           []string
 }
 
-// Policies with live arms that are not among the given ones.
-func (q *Queries) StrayArms(ctx context.Context, arg StrayArmsParams) ([]string, error) {
+type StrayArmsRow struct {
+	Namespace string
+	Name      string
+}
+
+// Policies with live arms that are not among the given ones, be they of another
+// object that bore the name before.
+func (q *Queries) StrayArms(ctx context.Context, arg StrayArmsParams) ([]StrayArmsRow, error) {
 	rows, err := q.db.Query(ctx, strayArms,
-		arg.PolicyUids,
 		arg.Cluster,
+		arg.PolicyNamespaces,
+		arg.PolicyNames,
 		arg.Uids,
 		arg.AlgorithmTypes,
 		arg.ContextKeys,
@@ -162,13 +171,13 @@ func (q *Queries) StrayArms(ctx context.Context, arg StrayArmsParams) ([]string,
 		return nil, err
 	}
 	defer rows.Close()
-	var items []string
+	var items []StrayArmsRow
 	for rows.Next() {
-		var uid string
-		if err := rows.Scan(&uid); err != nil {
+		var i StrayArmsRow
+		if err := rows.Scan(&i.Namespace, &i.Name); err != nil {
 			return nil, err
 		}
-		items = append(items, uid)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -178,32 +187,35 @@ func (q *Queries) StrayArms(ctx context.Context, arg StrayArmsParams) ([]string,
 
 const tombstoneStrayArms = `-- name: TombstoneStrayArms :exec
 UPDATE dgm.bandit_states t SET deleted_at = now(), last_updated = now(), writer_epoch = $1::bigint, revision = $2::bigint
-WHERE t.uid = ANY ($3::text[]) AND t.cluster = $4::text AND t.deleted_at IS NULL
+WHERE t.cluster = $3::text AND t.deleted_at IS NULL
+  AND (t.namespace, t.name) IN (SELECT unnest($4::text[]), unnest($5::text[]))
   AND (t.writer_epoch, t.revision) <= ($1::bigint, $2::bigint)
   AND NOT EXISTS (
     SELECT 1
-    FROM (SELECT unnest($5::text[]) AS uid, unnest($6::text[]) AS algorithm_type,
-        unnest($7::text[]) AS context_key, unnest($8::text[]) AS arm_id) r
+    FROM (SELECT unnest($6::text[]) AS uid, unnest($7::text[]) AS algorithm_type,
+        unnest($8::text[]) AS context_key, unnest($9::text[]) AS arm_id) r
     WHERE (r.uid, r.algorithm_type, r.context_key, r.arm_id) = (t.uid, t.algorithm_type, t.context_key, t.arm_id))
 `
 
 type TombstoneStrayArmsParams struct {
-	WriterEpoch    int64
-	Revision       int64
-	PolicyUids     []string
-	Cluster        string
-	Uids           []string
-	AlgorithmTypes []string
-	ContextKeys    []string
-	ArmIds         []string
+	WriterEpoch      int64
+	Revision         int64
+	Cluster          string
+	PolicyNamespaces []string
+	PolicyNames      []string
+	Uids             []string
+	AlgorithmTypes   []string
+	ContextKeys      []string
+	ArmIds           []string
 }
 
 func (q *Queries) TombstoneStrayArms(ctx context.Context, arg TombstoneStrayArmsParams) error {
 	_, err := q.db.Exec(ctx, tombstoneStrayArms,
 		arg.WriterEpoch,
 		arg.Revision,
-		arg.PolicyUids,
 		arg.Cluster,
+		arg.PolicyNamespaces,
+		arg.PolicyNames,
 		arg.Uids,
 		arg.AlgorithmTypes,
 		arg.ContextKeys,
