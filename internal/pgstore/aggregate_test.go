@@ -6,10 +6,13 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
 // metricsDatabase is a migrated database with a pool to aggregate through.
@@ -124,4 +127,172 @@ func TestAggregatingWritesNothingWhenNothingIsNew(t *testing.T) { // P12
 	}
 	db.text("SELECT dgm.aggregate_metrics(10)")
 	db.want(before, "SELECT passes || ' ' || xmin FROM dgm.aggregation_state")
+}
+
+// What is off catches up when it is switched on again; a long transaction
+// delays its samples, and is seen.
+func TestAggregationCatchesUpAndShowsWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	url := server.Database(t)
+	db, pool := metricsDatabase(t, url)
+	db.sample("2026-11-23 10:00:00+00", "1", "checkout", "")
+	db.aggregate(pool)
+	long := openDatabase(t, url)
+	long.exec("BEGIN")
+	long.sample("2026-11-23 10:00:30+00", "2", "checkout", "")
+	db.sample("2026-11-23 10:00:40+00", "3", "checkout", "")
+	_, err := AggregateMetrics(testContext(t), pool, time.Minute)
+	must(t, err)
+	db.want("1", "SELECT count FROM dgm.metric_rollups WHERE time_window = '1m'")
+	db.want("true", "SELECT held_back_by_transaction AND lag_seconds > 0 FROM dgm.v_metric_aggregation")
+	db.want("false", "SELECT dgm.metrics_folded('-infinity', 'infinity')")
+	long.exec("COMMIT")
+	db.aggregate(pool)
+	db.want("3 6", "SELECT count || ' ' || sum FROM dgm.metric_rollups WHERE time_window = '1m'")
+	db.want("false 0", "SELECT held_back_by_transaction || ' ' || lag_seconds FROM dgm.v_metric_aggregation")
+	// Off for a while, with samples by the year.
+	db.exec(`INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, "timestamp")
+		SELECT 'm', 'latency', 'service', n, '2026-11-01 00:00+00'::timestamptz - n * interval '7 hours' FROM generate_series(1, 1500) n`)
+	db.aggregate(pool)
+	db.wantExactRollups()
+}
+
+func TestLeaderAggregatesUnlessSwitchedOff(t *testing.T) {
+	t.Parallel()
+	url := newTestDatabase(t)
+	store := startReady(t, testConfig(url))
+	db := openDatabase(t, url)
+	sess, err := store.current()
+	must(t, err)
+	db.sample("2026-11-23 10:00:00+00", "1", "checkout", "")
+	off := store.Settings()
+	off.AggregateMetrics = false
+	store.settings.Store(&off)
+	must(t, sess.aggregateMetrics(testContext(t)))
+	db.want("0", "SELECT count(*) FROM dgm.metric_rollups WHERE metric_name = 'p99'")
+	on := off
+	on.AggregateMetrics = true
+	store.settings.Store(&on)
+	eventually(t, "the sample is aggregated", func() error {
+		if err := sess.aggregateMetrics(testContext(t)); err != nil {
+			return err
+		}
+		if n := db.text("SELECT count(*) FROM dgm.metric_rollups WHERE metric_name = 'p99'"); n != "4" {
+			return errors.New(n + " rollups")
+		}
+		return nil
+	})
+}
+
+// A late sample of a month that was dropped does not replace what was known of it.
+func TestLateSamplesOfDroppedMonths(t *testing.T) {
+	t.Parallel()
+	db, pool := metricsDatabase(t, newTestDatabase(t))
+	db.exec("SELECT dgm.ensure_metric_partitions(8, 1)")
+	month := time.Now().UTC().AddDate(0, -7, 0).Format("2006-01")
+	for _, value := range []string{"1", "2", "3"} {
+		db.sample(month+"-10 10:00:00+00", value, "checkout", "")
+	}
+	db.aggregate(pool)
+	db.want("3", "SELECT count FROM dgm.metric_rollups WHERE time_window = '1d'")
+	partition := "dgm.performance_metrics_" + strings.ReplaceAll(month, "-", "")
+	db.exec("BEGIN") // what retention does
+	db.exec("ALTER TABLE dgm.performance_metrics DETACH PARTITION " + partition)
+	db.exec("DROP TABLE " + partition)
+	db.exec("UPDATE dgm.metric_retention_state SET floor = $1::text::timestamptz + interval '1 month'", month+"-01 00:00+00")
+	db.exec("COMMIT")
+	db.sample(month+"-10 10:00:10+00", "100", "checkout", "")
+	db.sample(month+"-11 10:00:10+00", "100", "search", "")
+	db.sample("9999-12-31 23:59:59+00", "1", "checkout", "")
+	db.sample("20000-01-01 00:00:00+00", "1", "checkout", "")
+	db.sample("infinity", "1", "checkout", "")
+	db.sample("1850-01-01 00:00:00+00", "1", "checkout", "")
+	eventually(t, "the late samples are seen", func() error {
+		if _, err := AggregateMetrics(testContext(t), pool, time.Minute); err != nil {
+			return err
+		}
+		if n := db.text("SELECT rows_not_folded FROM dgm.v_metric_aggregation"); n != "5" {
+			return errors.New(n + " samples counted that are in no rollup, want 5")
+		}
+		return nil
+	})
+	db.want("3 6", "SELECT count || ' ' || sum FROM dgm.metric_rollups WHERE time_window = '1d' AND window_start < '2100-01-01'")
+	db.want("1", "SELECT count FROM dgm.metric_rollups WHERE time_window = '1d' AND window_start > '2100-01-01'")
+	db.exec("SELECT dgm.rebuild_metric_rollups()")
+	db.aggregate(pool)
+	db.want("3 6", "SELECT count || ' ' || sum FROM dgm.metric_rollups WHERE time_window = '1d' AND window_start < '2100-01-01'")
+}
+
+func TestRebuildAfterSamplesWereDeletedByHand(t *testing.T) {
+	t.Parallel()
+	db, pool := metricsDatabase(t, newTestDatabase(t))
+	for _, at := range []string{"2026-11-20 10:00", "2026-11-20 10:30", "2026-11-20 11:00", "2026-11-21 10:00"} {
+		db.sample(at+"+00", "5", "checkout", "")
+	}
+	db.aggregate(pool)
+	db.exec(`DELETE FROM dgm.performance_metrics WHERE "timestamp" IN ('2026-11-20 10:30+00', '2026-11-20 11:00+00', '2026-11-21 10:00+00')`)
+	db.sample("2026-11-20 10:00:01+00", "6", "checkout", "") // kept as it was until the rebuild
+	db.aggregate(pool)
+	db.want("3", "SELECT count FROM dgm.metric_rollups WHERE time_window = '1d' AND window_start = '2026-11-20 00:00+00'")
+	db.want("3", "SELECT dgm.rebuild_metric_rollups('2026-11-20 00:00+00', '2026-11-22 00:00+00')")
+	db.aggregate(pool)
+	db.wantExactRollups()
+}
+
+// An hour that cannot be aggregated is told, and holds up no other one.
+func TestSamplesThatCannotBeAggregated(t *testing.T) {
+	t.Parallel()
+	db, pool := metricsDatabase(t, newTestDatabase(t))
+	db.sample("2026-11-20 10:00:00+00", "9e131071", "checkout", "")
+	db.sample("2026-11-20 10:00:00+00", "9e131071", "checkout", "")
+	db.sample("2026-11-20 11:00:00+00", "5", "checkout", "")
+	db.sample("2026-11-20 09:00:00+00", "5", "checkout", "")
+	eventually(t, "the other hours are aggregated", func() error {
+		if _, err := AggregateMetrics(testContext(t), pool, time.Minute); err != nil {
+			return err
+		}
+		if n := db.text("SELECT count(*) FROM dgm.metric_rollups WHERE time_window = '1h'"); n != "2" {
+			return errors.New(n + " hours")
+		}
+		return nil
+	})
+	db.want("1 value overflows numeric format", "SELECT refused_hours || ' ' || refused_because FROM dgm.v_metric_aggregation")
+	db.exec("DELETE FROM dgm.performance_metrics WHERE value > 1e100")
+	db.exec("SELECT dgm.rebuild_metric_rollups()")
+	db.aggregate(pool)
+	db.wantExactRollups()
+}
+
+// Transactions count anew on another server: what raw samples cover is rebuilt.
+func TestRollupsAfterARestoreToAnotherServer(t *testing.T) {
+	t.Parallel()
+	db, pool := metricsDatabase(t, newTestDatabase(t))
+	db.sample("2026-11-20 10:00:00+00", "5", "checkout", "")
+	db.aggregate(pool)
+	// As pg_restore leaves it: rows with the transactions of a server that was far ahead.
+	db.exec(`INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, "timestamp", ingest_xid)
+		VALUES ('m', 'latency', 'service', 1, '2026-11-19 10:00+00', '900000000000'), ('m', 'latency', 'service', 1, '2026-11-20 10:00+00', '3')`)
+	db.exec("UPDATE dgm.aggregation_state SET marked_below = '900000000001'")
+	db.want("true", "SELECT dgm.metrics_aggregation_due()")
+	_, err := AggregateMetrics(testContext(t), pool, time.Minute)
+	must(t, err)
+	db.wantExactRollups()
+	db.exec("UPDATE dgm.aggregation_state SET system_identifier = 1")
+	db.exec("DELETE FROM dgm.metric_rollups WHERE time_window = '1h'") // of a dump taken in between
+	db.want("true", "SELECT dgm.metrics_aggregation_due()")
+	_, err = AggregateMetrics(testContext(t), pool, time.Minute)
+	must(t, err)
+	db.wantExactRollups()
+	db.want("false", "SELECT dgm.metrics_aggregation_due()")
+}
+
+func TestAggregatingRefusesAnOldSnapshot(t *testing.T) {
+	t.Parallel()
+	db, _ := metricsDatabase(t, newTestDatabase(t))
+	db.exec("BEGIN ISOLATION LEVEL REPEATABLE READ")
+	_, err := db.conn.Exec(testContext(t), "SELECT dgm.aggregate_metrics(1)")
+	if err == nil || !strings.Contains(err.Error(), "READ COMMITTED") {
+		t.Errorf("want it refused, in words, got %v", err)
+	}
 }

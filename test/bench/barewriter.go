@@ -74,13 +74,7 @@ func (t table) statement() string {
 }
 
 func bareWrites(h *harness, improvements []pgstore.Improvement) (writeTimes, error) {
-	url := h.database()
-	migrator, err := pgstore.NewMigrator(h.ctx, url)
-	if err != nil {
-		return writeTimes{}, err
-	}
-	_, err = migrator.Up(h.ctx)
-	_ = migrator.Close()
+	url, err := h.migrated()
 	if err != nil {
 		return writeTimes{}, err
 	}

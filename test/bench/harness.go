@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/acgs/dgm-operator/internal/pgstore"
 	"github.com/acgs/dgm-operator/test/kubetest"
 	"github.com/acgs/dgm-operator/test/operatortest"
 	"github.com/acgs/dgm-operator/test/pgtest"
@@ -81,6 +82,18 @@ func (h *harness) database() string {
 		h.version = h.query(server.URL("postgres"), "SHOW server_version")
 	}
 	return h.postgres.Database(h)
+}
+
+// migrated makes a new database with the schema in it.
+func (h *harness) migrated() (url string, err error) {
+	url = h.database()
+	migrator, err := pgstore.NewMigrator(h.ctx, url)
+	if err != nil {
+		return "", err
+	}
+	_, err = migrator.Up(h.ctx)
+	_ = migrator.Close()
+	return url, err
 }
 
 // query returns the only value of a query.

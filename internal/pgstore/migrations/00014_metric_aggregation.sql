@@ -358,6 +358,8 @@ BEGIN
     SELECT DISTINCT r.window_start, true FROM dgm.metric_rollups r
     WHERE r.time_window = '1h' AND r.window_end > lowest AND r.window_start >= (SELECT s.floor FROM dgm.metric_retention_state s) AND r.window_start < to_time
     ON CONFLICT (hour_start) DO UPDATE SET since = NULL, forced = true, retry_at = NULL;
+    UPDATE dgm.aggregation_pending p SET since = NULL, forced = true, retry_at = NULL -- refused ones
+    WHERE p.hour_start + interval '1 hour' > lowest AND p.hour_start < to_time AND p.retry_at IS NOT NULL;
     RETURN (SELECT count(*) FROM dgm.aggregation_pending p WHERE p.forced AND p.hour_start + interval '1 hour' > lowest AND p.hour_start < to_time);
 END $$;
 -- +goose StatementEnd

@@ -34,6 +34,9 @@ DECLARE
         'dgm.aggregate_metrics(integer)',
         'dgm.ensure_metric_partitions(integer, integer)',
         'dgm.metrics_aggregation_due()',
+        'dgm.metrics_folded(timestamptz, timestamptz)',
+        'dgm.rebuild_metric_rollups(timestamptz, timestamptz)',
+        'dgm.refresh_analytics()',
         'dgm.purge_rollback_snapshots(text, interval, integer)',
         'dgm.replica_state(text, bigint, uuid)'
     ];
