@@ -46,19 +46,20 @@ func (s *Store) AnalyticsReplica() ReplicaState { return *s.replicaState.Load() 
 
 // analyze answers a question of the analytics: on the read replica when there is
 // one that is close enough behind, else, and whenever that fails, on the
-// primary. read may be called twice.
-func (s *Store) analyze(ctx context.Context, read func(context.Context, *dbsql.Queries) error) error {
+// primary. read may be called twice, each time with a context and a server of its own.
+func analyze[T any](ctx context.Context, s *Store, read func(context.Context, *dbsql.Queries) (T, error)) (T, error) {
+	var result T
 	sess, err := s.current()
 	if err != nil {
+		return result, err
+	}
+	if s.config.AnalyticsURL != nil && sess.replica.answer(ctx, sess, func(ctx context.Context, q *dbsql.Queries) (err error) {
+		result, err = read(ctx, q)
 		return err
+	}) {
+		return result, nil
 	}
-	if s.config.AnalyticsURL != nil && sess.replica.answer(ctx, sess, read) {
-		return nil
-	}
-	if err := read(ctx, sess.queries); err != nil {
-		return s.failure(err)
-	}
-	return nil
+	return observe(ctx, s, func(q *dbsql.Queries) (T, error) { return read(ctx, q) })
 }
 
 // replica is the read replica as one session sees it.

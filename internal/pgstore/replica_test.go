@@ -45,14 +45,13 @@ func (r *replicated) onStandby() bool {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(testContext(r.t), 10*time.Second)
 	defer cancel()
-	var standby bool
-	if err := r.analyze(ctx, func(ctx context.Context, q *dbsql.Queries) error {
-		row, err := q.ServerIdentity(ctx)
-		standby = row.InRecovery
-		return err
-	}); err != nil {
+	answer, err := analyze(ctx, r.Store, func(ctx context.Context, q *dbsql.Queries) (dbsql.ServerIdentityRow, error) {
+		return q.ServerIdentity(ctx)
+	})
+	if err != nil {
 		r.t.Errorf("a question failed: %v", err)
 	}
+	standby := answer.InRecovery
 	if state := r.AnalyticsReplica(); state.Used != standby {
 		r.t.Errorf("answered by a standby: %t, but the state is %+v", standby, state)
 	}
@@ -198,10 +197,8 @@ func TestAnalyticsFallBackInTime(t *testing.T) {
 	ctx, cancel := context.WithTimeout(testContext(t), 2*time.Second)
 	defer cancel()
 	ask := func(ctx context.Context) error {
-		return r.analyze(ctx, func(ctx context.Context, q *dbsql.Queries) error {
-			_, err := q.ServerIdentity(ctx)
-			return err
-		})
+		_, err := analyze(ctx, r.Store, func(ctx context.Context, q *dbsql.Queries) (dbsql.ServerIdentityRow, error) { return q.ServerIdentity(ctx) })
+		return err
 	}
 	must(t, ask(ctx))
 	if state := r.AnalyticsReplica(); state.Used || state.Reason == "" || !state.Configured {
