@@ -51,7 +51,7 @@ type ArmPerformance struct {
 // SuccessByServiceAndType returns what began in the last 90 days, the newest day
 // first, as of the last refresh.
 func (s *Store) SuccessByServiceAndType(ctx context.Context) ([]ServiceSuccess, error) {
-	rows, err := observe(ctx, s, func(q *dbsql.Queries) ([]dbsql.SuccessByServiceAndTypeRow, error) {
+	rows, err := analyze(ctx, s, func(ctx context.Context, q *dbsql.Queries) ([]dbsql.SuccessByServiceAndTypeRow, error) {
 		return q.SuccessByServiceAndType(ctx)
 	})
 	if err != nil {
@@ -70,7 +70,9 @@ func (s *Store) SuccessByServiceAndType(ctx context.Context) ([]ServiceSuccess, 
 // CompliancePosture returns all services that were ever assessed, as of the last
 // refresh.
 func (s *Store) CompliancePosture(ctx context.Context) ([]ServicePosture, error) {
-	rows, err := observe(ctx, s, func(q *dbsql.Queries) ([]dbsql.CompliancePostureRow, error) { return q.CompliancePosture(ctx) })
+	rows, err := analyze(ctx, s, func(ctx context.Context, q *dbsql.Queries) ([]dbsql.CompliancePostureRow, error) {
+		return q.CompliancePosture(ctx)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read dgm.mv_compliance_posture: %w", err)
 	}
@@ -92,7 +94,9 @@ func (s *Store) CompliancePosture(ctx context.Context) ([]ServicePosture, error)
 // BanditPerformance returns the arms of all contexts of policies that exist, as
 // of the last refresh.
 func (s *Store) BanditPerformance(ctx context.Context) ([]ArmPerformance, error) {
-	rows, err := observe(ctx, s, func(q *dbsql.Queries) ([]dbsql.BanditPerformanceRow, error) { return q.BanditPerformance(ctx) })
+	rows, err := analyze(ctx, s, func(ctx context.Context, q *dbsql.Queries) ([]dbsql.BanditPerformanceRow, error) {
+		return q.BanditPerformance(ctx)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read dgm.mv_bandit_performance: %w", err)
 	}

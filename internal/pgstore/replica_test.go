@@ -197,7 +197,9 @@ func TestAnalyticsFallBackInTime(t *testing.T) {
 	ctx, cancel := context.WithTimeout(testContext(t), 2*time.Second)
 	defer cancel()
 	ask := func(ctx context.Context) error {
-		_, err := analyze(ctx, r.Store, func(ctx context.Context, q *dbsql.Queries) (dbsql.ServerIdentityRow, error) { return q.ServerIdentity(ctx) })
+		_, err := analyze(ctx, r.Store, func(ctx context.Context, q *dbsql.Queries) (dbsql.ServerIdentityRow, error) {
+			return q.ServerIdentity(ctx)
+		})
 		return err
 	}
 	must(t, ask(ctx))

@@ -32,12 +32,18 @@ DECLARE
     -- SECURITY DEFINER functions: nobody may call one unless it is here.
     service_calls constant text[] := ARRAY[
         'dgm.aggregate_metrics(integer)',
+        'dgm.configuration_problem_of(text)',
         'dgm.ensure_metric_partitions(integer, integer)',
         'dgm.metrics_aggregation_due()',
         'dgm.metrics_folded(timestamptz, timestamptz)',
         'dgm.rebuild_metric_rollups(timestamptz, timestamptz)',
         'dgm.refresh_analytics()',
         'dgm.purge_rollback_snapshots(text, interval, integer)',
+        'dgm.refresh_analytics()',
+        'dgm.replica_state(text, bigint, uuid)'
+    ];
+    readonly_calls constant text[] := ARRAY[
+        'dgm.configuration_problem_of(text)',
         'dgm.replica_state(text, bigint, uuid)'
     ];
     -- Besides the views v_… and the materialized views.
@@ -101,6 +107,9 @@ BEGIN
                 AND (c.relkind = 'm' OR c.relkind = 'v' AND c.relname LIKE 'v\_%' OR c.relname = ANY (readonly_reads))
         LOOP
             EXECUTE format('GRANT SELECT ON %s TO dgm_readonly', thing.relation);
+        END LOOP;
+        FOR thing IN SELECT to_regprocedure(f.call) AS call FROM unnest(readonly_calls) AS f (call) WHERE to_regprocedure(f.call) IS NOT NULL LOOP
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO dgm_readonly', thing.call);
         END LOOP;
     END IF;
 END $$;
