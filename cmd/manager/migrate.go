@@ -115,7 +115,14 @@ func runUp(command *cobra.Command, migrator *pgstore.Migrator) error {
 	for _, name := range applied {
 		_, _ = fmt.Fprintln(command.OutOrStdout(), "applied", name)
 	}
-	if err == nil && len(applied) == 0 {
+	if err != nil {
+		return err
+	}
+	built, err := migrator.FinishIndexes(command.Context())
+	if built > 0 {
+		_, _ = fmt.Fprintf(command.OutOrStdout(), "built %d indexes of partitions\n", built)
+	}
+	if err == nil && len(applied) == 0 && built == 0 {
 		_, _ = fmt.Fprintln(command.OutOrStdout(), "nothing is pending")
 	}
 	return err

@@ -106,6 +106,7 @@ func (s *session) run(ctx context.Context) error {
 	group.Go(func() error { return s.lookupLoop(ctx) })
 	group.Go(func() error { return s.watchLoop(ctx) })
 	group.Go(func() error { return s.maintainLoop(ctx) })
+	group.Go(func() error { return s.indexLoop(ctx) })
 	group.Go(func() error { return s.notifyLoop(ctx) })
 	group.Go(func() error { return s.listenLoop(ctx) })
 	return group.Wait()

@@ -52,7 +52,8 @@ $$;
 COMMENT ON FUNCTION dgm.missing_metric_months(integer, integer) IS 'First instants of the months that want a partition of performance_metrics: from months_back before the current one to months_ahead after it, and of the last three years those that samples in the default partition belong to; none before the floor of metric_retention_state.';
 REVOKE ALL ON FUNCTION dgm.missing_metric_months(integer, integer) FROM PUBLIC;
 
--- Who inserts into the months that have a partition is not held up: only the default partition is locked.
+-- Inserts wait while a partition is made: one that had chosen the default partition before would fail once it
+-- has been attached (PostgreSQL checks again). Who reads goes on, but for the default partition.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION dgm.ensure_metric_partitions(months_back integer DEFAULT 1, months_ahead integer DEFAULT 6) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s'
@@ -72,8 +73,7 @@ BEGIN
     -- ingest_xid is left out: a moved row is new to those whose snapshot is older than its partition.
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO moved_columns FROM pg_attribute
     WHERE attrelid = 'dgm.performance_metrics'::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'ingest_xid';
-    -- No sample may slip into the default partition between its draining and the attach.
-    LOCK TABLE ONLY dgm.performance_metrics IN SHARE UPDATE EXCLUSIVE MODE;
+    LOCK TABLE ONLY dgm.performance_metrics IN SHARE ROW EXCLUSIVE MODE;
     LOCK TABLE dgm.performance_metrics_default IN ACCESS EXCLUSIVE MODE;
     FOR first_month IN SELECT m FROM dgm.missing_metric_months(months_back, months_ahead) AS m LOOP
         lower_bound := to_char(first_month AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || '+00';

@@ -18,3 +18,19 @@ JOIN (SELECT unnest(@ids::uuid[]) AS id, unnest(@timestamps::timestamptz[]) AS "
 -- name: UnfinishedIndexes :many
 SELECT parent_index::text AS parent_index, partition::text AS partition, index_name::text AS index_name, state::text AS state, next_statement::text AS next_statement
 FROM dgm.unfinished_indexes();
+
+-- name: WaitForLocks :exec
+SELECT set_config('lock_timeout', @timeout::text, false);
+
+-- Moving the samples of a whole month may take longer than most statements may.
+-- name: LetPartitionsTakeLonger :exec
+SELECT set_config('statement_timeout', '10min', true);
+
+-- name: DropExpiredMetricPartitions :one
+SELECT dgm.drop_expired_metric_partitions(@retention_days::integer, @wait_for_aggregation::boolean)::integer AS dropped;
+
+-- name: DeleteExpiredMetrics :one
+SELECT dgm.delete_expired_metrics()::integer AS deleted;
+
+-- name: PurgeMetricBatches :one
+SELECT dgm.purge_metric_batches()::integer AS purged;

@@ -63,6 +63,54 @@ type CopyMetricsParams struct {
 	ConstitutionalHash            string
 }
 
+const deleteExpiredMetrics = `-- name: DeleteExpiredMetrics :one
+SELECT dgm.delete_expired_metrics()::integer AS deleted
+`
+
+func (q *Queries) DeleteExpiredMetrics(ctx context.Context) (int32, error) {
+	row := q.db.QueryRow(ctx, deleteExpiredMetrics)
+	var deleted int32
+	err := row.Scan(&deleted)
+	return deleted, err
+}
+
+const dropExpiredMetricPartitions = `-- name: DropExpiredMetricPartitions :one
+SELECT dgm.drop_expired_metric_partitions($1::integer, $2::boolean)::integer AS dropped
+`
+
+type DropExpiredMetricPartitionsParams struct {
+	RetentionDays      int32
+	WaitForAggregation bool
+}
+
+func (q *Queries) DropExpiredMetricPartitions(ctx context.Context, arg DropExpiredMetricPartitionsParams) (int32, error) {
+	row := q.db.QueryRow(ctx, dropExpiredMetricPartitions, arg.RetentionDays, arg.WaitForAggregation)
+	var dropped int32
+	err := row.Scan(&dropped)
+	return dropped, err
+}
+
+const letPartitionsTakeLonger = `-- name: LetPartitionsTakeLonger :exec
+SELECT set_config('statement_timeout', '10min', true)
+`
+
+// Moving the samples of a whole month may take longer than most statements may.
+func (q *Queries) LetPartitionsTakeLonger(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, letPartitionsTakeLonger)
+	return err
+}
+
+const purgeMetricBatches = `-- name: PurgeMetricBatches :one
+SELECT dgm.purge_metric_batches()::integer AS purged
+`
+
+func (q *Queries) PurgeMetricBatches(ctx context.Context) (int32, error) {
+	row := q.db.QueryRow(ctx, purgeMetricBatches)
+	var purged int32
+	err := row.Scan(&purged)
+	return purged, err
+}
+
 const recordedMetrics = `-- name: RecordedMetrics :many
 SELECT m.id FROM dgm.performance_metrics m
 JOIN (SELECT unnest($1::uuid[]) AS id, unnest($2::timestamptz[]) AS "timestamp") r ON m."timestamp" = r."timestamp" AND m.id = r.id
@@ -130,4 +178,13 @@ func (q *Queries) UnfinishedIndexes(ctx context.Context) ([]UnfinishedIndexesRow
 		return nil, err
 	}
 	return items, nil
+}
+
+const waitForLocks = `-- name: WaitForLocks :exec
+SELECT set_config('lock_timeout', $1::text, false)
+`
+
+func (q *Queries) WaitForLocks(ctx context.Context, timeout string) error {
+	_, err := q.db.Exec(ctx, waitForLocks, timeout)
+	return err
 }
