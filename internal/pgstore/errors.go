@@ -4,12 +4,14 @@ package pgstore
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -112,7 +114,13 @@ func rowErrorOf(err error) *pgconn.PgError {
 func reason(err error) string {
 	var pgErr *pgconn.PgError
 	var dnsErr *net.DNSError
+	var rights *rightsError
+	if why := tlsReason(err); why != "" {
+		return why
+	}
 	switch {
+	case errors.As(err, &rights):
+		return rights.Error()
 	case errors.As(err, &pgErr):
 		return fmt.Sprintf("%s (SQLSTATE %s)", pgErr.Message, pgErr.Code)
 	case errors.Is(err, ErrClusterMismatch), errors.Is(err, ErrIncompatible), errors.Is(err, ErrDeposed),
@@ -131,13 +139,35 @@ func reason(err error) string {
 
 func unavailable(why string) error { return fmt.Errorf("%w: %s", ErrUnavailable, why) }
 
-// errURL marks what is wrong with the URL itself, in words that do not repeat it.
-var errURL = errors.New("database URL")
-
-func urlError(err error) error {
-	var parseErr *pgconn.ParseConfigError
-	if errors.As(err, &parseErr) {
-		return fmt.Errorf("%w: it cannot be parsed: write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE", errURL)
+// tlsReason says what is wrong with the server's certificate; empty when that is
+// not what went wrong.
+func tlsReason(err error) string {
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &unknown):
+		return "its certificate is not signed by a CA that is trusted: name the file with the CA's certificate in the URL, sslrootcert=FILE"
+	case errors.As(err, &host):
+		return fmt.Sprintf("its certificate is not for the host %s of the URL, but for %s", host.Host, certificateHosts(host.Certificate))
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Sprintf("its certificate, or that of its CA, is valid from %s to %s only",
+			invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
+	case errors.As(err, &invalid):
+		return "its certificate is not valid: " + invalid.Error()
+	case err != nil && strings.Contains(err.Error(), "server refused TLS connection"):
+		return "it does not speak TLS, which the sslmode of the URL asks for: set ssl = on there"
 	}
-	return fmt.Errorf("%w: it cannot be read: %w", errURL, err)
+	return ""
+}
+
+func certificateHosts(c *x509.Certificate) string {
+	hosts := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		hosts = append(hosts, ip.String())
+	}
+	if len(hosts) == 0 {
+		return "none"
+	}
+	return strings.Join(hosts, ", ")
 }

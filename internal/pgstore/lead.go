@@ -78,17 +78,19 @@ func (s *Store) leadOnce(ctx context.Context, held **tenure) error {
 	}
 	// Closing waits for queries of others, which may hang on a dead connection.
 	defer func() { go pool.Close() }()
+	s.warnOfBlindTrust("url", config.ConnConfig)
 	sess, why, err := s.establish(ctx, pool, *held)
 	if err != nil {
-		return err
+		return s.explainRights(ctx, err)
 	}
+	sess.address = config.ConnConfig
 	if why == resyncLost {
 		s.digests.clear()
 	}
 	s.session.Store(sess)
 	s.config.Log.Info("Database is ready", "epoch", sess.fence.epoch, "reason", why)
 	s.requestResync(why)
-	cause := sess.run(ctx)
+	cause := s.explainRights(ctx, sess.run(ctx))
 	*held = &tenure{
 		fence:  sess.fence,
 		server: server{identity: sess.server.identity, incarnation: sess.server.incarnation, walPosition: sess.walPosition.Load()},
@@ -110,7 +112,11 @@ func (s *Store) migrate(ctx context.Context) error {
 		return err
 	}
 	defer m.Close() //nolint:errcheck // nothing is left to do on these connections
+	s.warnOfBlindTrust("migration-url", m.address)
 	applied, err := m.Up(ctx)
+	for _, notice := range m.Notices() {
+		s.sayOnce("Migrating", "notice", notice)
+	}
 	for _, name := range applied {
 		s.config.Log.Info("Applied migration", "name", name)
 	}

@@ -50,6 +50,8 @@ type Migrator struct {
 	goose  *goose.Provider
 	locker lock.SessionLocker
 	files  []migrationFile
+	// address is where it is connected to.
+	address *pgx.ConnConfig
 
 	mu      sync.Mutex
 	notices []string
@@ -79,15 +81,16 @@ func newMigrator(ctx context.Context, url string, dir fs.FS) (*Migrator, error) 
 	if err != nil {
 		return nil, err
 	}
-	config, err := pgx.ParseConfig(url)
+	pooled, err := parseURL(func() (string, error) { return url, nil })
 	if err != nil {
-		return nil, urlError(err)
+		return nil, err
 	}
+	config := pooled.ConnConfig
 	config.RuntimeParams["application_name"] = applicationName + "-migrate"
 	config.RuntimeParams["lock_timeout"] = migrationLockTimeout
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["timezone"] = "UTC"
-	m := &Migrator{files: files}
+	m := &Migrator{files: files, address: config}
 	config.OnNotice = m.notice
 	// Again at each use: the schema may have been made, or handed over, since.
 	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(becomeOwner), stdlib.OptionResetSession(becomeOwner))
@@ -145,6 +148,11 @@ func (m *Migrator) Status(ctx context.Context) ([]MigrationStatus, error) {
 // returns the names of those that it applied. When another process migrates, it
 // waits for it.
 func (m *Migrator) Up(ctx context.Context) ([]string, error) {
+	names, err := m.up(ctx)
+	return names, explainMigration(ctx, m.db, err)
+}
+
+func (m *Migrator) up(ctx context.Context) ([]string, error) {
 	if err := m.bootstrap(ctx); err != nil {
 		return nil, err
 	}
@@ -171,14 +179,14 @@ func (m *Migrator) Up(ctx context.Context) ([]string, error) {
 // held is lost.
 func (m *Migrator) Down(ctx context.Context) (string, error) {
 	if err := m.bootstrap(ctx); err != nil {
-		return "", err
+		return "", explainMigration(ctx, m.db, err)
 	}
 	result, err := m.goose.Down(ctx)
 	if errors.Is(err, goose.ErrNoNextVersion) {
 		return "", errors.New("migrate down: no migration is applied")
 	}
 	if err != nil {
-		return "", fmt.Errorf("migrate down: %w", err)
+		return "", explainMigration(ctx, m.db, fmt.Errorf("migrate down: %w", err))
 	}
 	return result.Source.Path, nil
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
@@ -34,6 +35,8 @@ type session struct {
 	pool    *pgxpool.Pool
 	queries *dbsql.Queries
 	fence   fence
+	// address is what the connections were made with; the watch alone uses it.
+	address *pgx.ConnConfig
 	server  server // its walPosition is that of the beginning
 	// walPosition is how far the server's log was when last seen.
 	walPosition atomic.Int64
@@ -165,6 +168,7 @@ func (s *session) watchLoop(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
+		s.takeUpCredentials(ctx)
 		if err := s.watch(ctx); err != nil {
 			return err
 		}

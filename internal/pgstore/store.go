@@ -8,7 +8,6 @@ package pgstore
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,6 +77,8 @@ type Store struct {
 	replicaState         atomic.Pointer[ReplicaState]
 
 	drift atomic.Pointer[SchemaDrift]
+
+	said sync.Map // what sayOnce has said
 
 	mu      sync.Mutex
 	unready error // why there is no session
@@ -199,22 +200,6 @@ func (s *Store) poolConfigOf(source func() (string, error)) (*pgxpool.Config, er
 		}
 		*conn = *fresh.ConnConfig
 		return nil
-	}
-	return config, nil
-}
-
-func parseURL(source func() (string, error)) (*pgxpool.Config, error) {
-	url, err := source()
-	if err != nil {
-		return nil, urlError(err)
-	}
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, fmt.Errorf("%w: it cannot be parsed: write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE", errURL)
-	}
-	config.ConnConfig.RuntimeParams["application_name"] = applicationName
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
 	return config, nil
 }

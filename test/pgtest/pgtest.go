@@ -46,6 +46,8 @@ type Options struct {
 	Settings []string
 	// Archive has it archive its write-ahead log beside its data.
 	Archive bool
+	// TLS has it speak TLS as well.
+	TLS bool
 	// WithoutRoles leaves the server with its superuser alone.
 	WithoutRoles bool
 }
@@ -62,6 +64,7 @@ type Server struct {
 	port     int
 	owner    *syscall.Credential
 	settings []string
+	ca       *authority // nil: no TLS
 	// withoutRoles: only the superuser is there.
 	withoutRoles bool
 
@@ -138,6 +141,14 @@ func New(ctx context.Context, o Options) (*Server, error) {
 			return nil, err
 		}
 		s.settings = append(archiving, s.settings...)
+	}
+	if o.TLS {
+		speaking, err := s.makeTLS()
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.settings = append(speaking, s.settings...)
 	}
 	if err := s.initdb(ctx); err != nil {
 		s.Close()
@@ -240,10 +251,14 @@ func (s *Server) waitReady(ctx context.Context) error {
 
 // URL is the address of a database of this server, with the superuser's password.
 func (s *Server) URL(database string) string {
+	query := url.Values{"sslmode": {"disable"}}
+	if s.ca != nil {
+		query = url.Values{"sslmode": {"verify-full"}, "sslrootcert": {s.ca.file}}
+	}
 	u := url.URL{
 		Scheme: "postgres", User: url.UserPassword(User, s.password),
 		Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)), Path: "/" + database,
-		RawQuery: "sslmode=disable",
+		RawQuery: query.Encode(),
 	}
 	return u.String()
 }
