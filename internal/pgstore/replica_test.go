@@ -138,6 +138,7 @@ func TestAnalyticsLagOfAPrimaryAtRest(t *testing.T) {
 	standby := primary.Standby(t)
 	r := startReplicated(t, url, databaseOf(url, standby), time.Second)
 	r.waitFor(true)
+	time.Sleep(3 * time.Second) // the first maintenance writes
 	for until := time.Now().Add(8 * time.Second); time.Now().Before(until); time.Sleep(200 * time.Millisecond) {
 		if r.onStandby(); r.AnalyticsReplica().Lag > 0 {
 			t.Errorf("state = %+v, want no lag", r.AnalyticsReplica())

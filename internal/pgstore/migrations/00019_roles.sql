@@ -39,7 +39,6 @@ DECLARE
         'dgm.rebuild_metric_rollups(timestamptz, timestamptz)',
         'dgm.refresh_analytics()',
         'dgm.purge_rollback_snapshots(text, interval, integer)',
-        'dgm.refresh_analytics()',
         'dgm.replica_state(text, bigint, uuid)'
     ];
     readonly_calls constant text[] := ARRAY[
