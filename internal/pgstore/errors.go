@@ -115,12 +115,15 @@ func reason(err error) string {
 	var pgErr *pgconn.PgError
 	var dnsErr *net.DNSError
 	var rights *rightsError
+	var locked *lockedError
 	if why := tlsReason(err); why != "" {
 		return why
 	}
 	switch {
 	case errors.As(err, &rights):
 		return rights.Error()
+	case errors.As(err, &locked):
+		return locked.Error()
 	case errors.As(err, &pgErr):
 		return fmt.Sprintf("%s (SQLSTATE %s)", pgErr.Message, pgErr.Code)
 	case errors.Is(err, ErrClusterMismatch), errors.Is(err, ErrIncompatible), errors.Is(err, ErrDeposed),

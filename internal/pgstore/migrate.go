@@ -23,11 +23,8 @@ import (
 const (
 	migrationTable = "dgm.schema_migrations"
 	// migrationLockID is the advisory lock of everybody who migrates schema dgm.
-	migrationLockID int64 = 0x64676d5f6d696772
-	// A migration that waits longer for a lock makes room for the readers that
-	// queue up behind it, and is tried again.
-	migrationLockTimeout = "10s"
-	migrationLockPolls   = 600
+	migrationLockID    int64 = 0x64676d5f6d696772
+	migrationLockPolls       = 600
 )
 
 // ErrIncompatible says that this binary cannot work with the schema that it
@@ -53,6 +50,8 @@ type Migrator struct {
 	// address is where it is connected to.
 	address *pgx.ConnConfig
 
+	patience lockPatience
+
 	mu      sync.Mutex
 	notices []string
 }
@@ -64,7 +63,7 @@ func NewMigrator(ctx context.Context, url string) (*Migrator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newMigrator(ctx, url, dir)
+	return newMigrator(ctx, url, dir, defaultPatience)
 }
 
 // embeddedMigrationFiles are the migrations of this binary.
@@ -76,7 +75,7 @@ func embeddedMigrationFiles() ([]migrationFile, error) {
 	return readMigrations(dir)
 }
 
-func newMigrator(ctx context.Context, url string, dir fs.FS) (*Migrator, error) {
+func newMigrator(ctx context.Context, url string, dir fs.FS, patience lockPatience) (*Migrator, error) {
 	files, err := readMigrations(dir)
 	if err != nil {
 		return nil, err
@@ -87,10 +86,10 @@ func newMigrator(ctx context.Context, url string, dir fs.FS) (*Migrator, error) 
 	}
 	config := pooled.ConnConfig
 	config.RuntimeParams["application_name"] = applicationName + "-migrate"
-	config.RuntimeParams["lock_timeout"] = migrationLockTimeout
+	config.RuntimeParams["lock_timeout"] = fmt.Sprintf("%dms", patience.timeout.Milliseconds())
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["timezone"] = "UTC"
-	m := &Migrator{files: files, address: config}
+	m := &Migrator{files: files, address: config, patience: patience}
 	config.OnNotice = m.notice
 	// Again at each use: the schema may have been made, or handed over, since.
 	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(becomeOwner), stdlib.OptionResetSession(becomeOwner))
@@ -144,9 +143,10 @@ func (m *Migrator) Status(ctx context.Context) ([]MigrationStatus, error) {
 	return out, nil
 }
 
-// Up applies what is pending, each migration in a transaction of its own, and
-// returns the names of those that it applied. When another process migrates, it
-// waits for it.
+// Up applies what is pending, each migration in a transaction of its own (but for
+// concurrent index builds), and returns the names of those that it applied. When
+// another process migrates, it waits for it; when a table is locked, it gives way
+// and tries again.
 func (m *Migrator) Up(ctx context.Context) ([]string, error) {
 	names, err := m.up(ctx)
 	return names, explainMigration(ctx, m.db, err)
@@ -156,11 +156,7 @@ func (m *Migrator) up(ctx context.Context) ([]string, error) {
 	if err := m.bootstrap(ctx); err != nil {
 		return nil, err
 	}
-	results, err := m.goose.Up(ctx)
-	var names []string
-	for _, r := range results {
-		names = append(names, r.Source.Path)
-	}
+	names, err := m.upPatiently(ctx)
 	if err != nil {
 		return names, fmt.Errorf("migrate up: %w", err)
 	}
@@ -215,7 +211,11 @@ func (m *Migrator) Plan(ctx context.Context, w io.Writer) error {
 		if _, found := applied[f.Version]; found {
 			continue
 		}
-		if _, err := fmt.Fprintf(w, "-- %s\nBEGIN;\n%s\n%s;\nCOMMIT;\n\n", f.Name, f.Up, f.insertSQL()); err != nil {
+		form := "-- %s\nBEGIN;\n%s\n%s;\nCOMMIT;\n\n"
+		if f.NoTransaction {
+			form = "-- %s: outside of a transaction, one statement after the other, as psql does\n%s\n%s;\n\n"
+		}
+		if _, err := fmt.Fprintf(w, form, f.Name, f.Up, f.insertSQL()); err != nil {
 			return err
 		}
 	}

@@ -38,7 +38,7 @@ func migrationsWith(t testing.TB, extra map[string]string) fstest.MapFS {
 
 func openMigrator(t testing.TB, url string, dir fs.FS) *Migrator {
 	t.Helper()
-	m, err := newMigrator(testContext(t), url, dir)
+	m, err := newMigrator(testContext(t), url, dir, defaultPatience)
 	must(t, err)
 	t.Cleanup(func() { _ = m.Close() })
 	return m

@@ -29,7 +29,9 @@ type migrationFile struct {
 	// MinCompatibleBinary is the lowest schema version that a binary must know
 	// to work with a database that has this migration.
 	MinCompatibleBinary int64
-	Up                  string
+	// NoTransaction marks a file whose statements run one by one, each on its own.
+	NoTransaction bool
+	Up            string
 }
 
 var minCompatiblePattern = regexp.MustCompile(`(?m)^-- min-compatible-binary: (\d+)$`)
@@ -72,9 +74,15 @@ func parseMigration(name, content string) (migrationFile, error) {
 	}
 	_, up, _ := strings.Cut(content, "-- +goose Up\n")
 	up, _, _ = strings.Cut(up, "-- +goose Down\n")
+	noTransaction := strings.Contains(content, "-- +goose NO TRANSACTION\n")
+	for _, index := range concurrentIndex.FindAllStringSubmatch(up, -1) {
+		if noTransaction && index[1] == "" {
+			return migrationFile{}, fmt.Errorf("migration %s: build index %s with IF NOT EXISTS: the file may run again after it was interrupted", name, index[2])
+		}
+	}
 	sum := sha256.Sum256([]byte(content))
 	return migrationFile{
 		Version: version, Name: name, SHA256: hex.EncodeToString(sum[:]), MinCompatibleBinary: minBinary,
-		Up: strings.TrimSpace(up),
+		NoTransaction: noTransaction, Up: strings.TrimSpace(up),
 	}, nil
 }

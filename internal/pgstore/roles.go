@@ -115,12 +115,16 @@ func (m *Migrator) Notices() []string {
 // notice keeps what migrations say by RAISE NOTICE; PostgreSQL's own remarks (a
 // thing that exists already) have codes of their own.
 func (m *Migrator) notice(_ *pgconn.PgConn, n *pgconn.Notice) {
-	if n.Code != "00000" {
-		return
+	if n.Code == "00000" {
+		m.remark(n.Message)
 	}
+}
+
+// remark adds to Notices.
+func (m *Migrator) remark(message string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !slices.Contains(m.notices, n.Message) {
-		m.notices = append(m.notices, n.Message)
+	if !slices.Contains(m.notices, message) {
+		m.notices = append(m.notices, message)
 	}
 }
