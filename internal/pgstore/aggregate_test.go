@@ -26,7 +26,9 @@ func metricsDatabase(t testing.TB, url string) (*observer, *pgxpool.Pool) {
 	pool, err := pgxpool.New(context.Background(), url)
 	must(t, err)
 	t.Cleanup(pool.Close)
-	return openDatabase(t, url), pool
+	db := openDatabase(t, url)
+	db.exec("DELETE FROM dgm.performance_metrics") // what a new installation begins with
+	return db, pool
 }
 
 // aggregate goes on until all samples are folded: those of other tests' long

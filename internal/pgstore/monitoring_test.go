@@ -129,7 +129,7 @@ func TestStorageAddsUpToWhatTheServerSays(t *testing.T) {
 	}
 	db.exec("DELETE FROM dgm.performance_metrics WHERE value <= 10 AND service_name IS NULL")
 	db.exec("SELECT pg_stat_force_next_flush()")
-	db.want("304 30 274", "SELECT concat_ws(' ', sum(rows_inserted), sum(rows_deleted), sum(live_rows)) FROM dgm.v_storage WHERE root_table = 'performance_metrics'")
+	db.want("300 30 270", "SELECT concat_ws(' ', sum(rows_inserted), sum(rows_deleted), sum(live_rows)) FROM dgm.v_storage WHERE root_table = 'performance_metrics'")
 	db.want("0", `SELECT count(*) FROM dgm.v_storage WHERE heap_bytes + index_bytes + toast_bytes <> pg_total_relation_size(format('dgm.%I', table_name))`)
 	db.want("true", "SELECT toast_bytes > 500000 AND heap_bytes > 0 AND index_bytes > 0 FROM dgm.v_storage WHERE table_name = 'dgm_archive'")
 	tables, err := s.Storage(ctx, 1000)

@@ -59,7 +59,7 @@ func (d *observer) fill() map[string]contents {
 		}
 		d.exec(f.sql)
 		columns := d.text(`SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
-			WHERE attrelid = ('dgm.' || $1::text)::regclass AND attnum > 0 AND NOT attisdropped`, f.table)
+			WHERE attrelid = ('dgm.' || $1::text)::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'configuration_rules'`, f.table) // the population adds to these
 		c := contents{query: fmt.Sprintf("SELECT string_agg(ROW(%s)::text, E'\\n') FROM dgm.%s", columns, f.table)}
 		c.rows = d.text(c.query)
 		out[f.table] = c
@@ -96,7 +96,11 @@ func TestUpgradeFromEveryVersionKeepsData(t *testing.T) {
 			url := newTestDatabase(t)
 			ctx := testContext(t)
 			_, err := openMigrator(t, url, migrationsUpTo(t, from.Version)).Up(ctx)
-			must(t, err)
+			if from.Version >= 5 { // one that knows less cannot work here, but may have been interrupted
+				must(t, err)
+			} else if !errors.Is(err, ErrIncompatible) {
+				t.Fatalf("up to version %d: %v", from.Version, err)
+			}
 			db := openDatabase(t, url)
 			before := db.fill()
 			m := openMigrator(t, url, migrationsWith(t, nil))
@@ -202,13 +206,13 @@ func TestInterruptedConcurrentIndexBuildIsMended(t *testing.T) {
 	if !errors.As(err, &locked) {
 		t.Errorf("Up while a build has to wait = %v", err)
 	}
-	db.want("dgm.archive_created_by false", valid)
+	db.want("archive_created_by false", valid)
 	holder.exec("COMMIT")
 
 	m := openImpatient(t, url, migrationsWith(t, concurrentMigration), 20)
 	names, err := m.Up(testContext(t))
 	must(t, err)
-	db.want("dgm.archive_created_by true, dgm.archive_reason true", valid)
+	db.want("archive_created_by true, archive_reason true", valid)
 	if len(names) != 1 || !strings.Contains(strings.Join(m.Notices(), "\n"), "archive_created_by was left half built") {
 		t.Errorf("Up = %q, notices %q", names, m.Notices())
 	}
