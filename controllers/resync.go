@@ -30,8 +30,8 @@ type Resync struct {
 	Outbox *Outbox
 	// Interval is how often hand edits of rows are looked for.
 	Interval time.Duration
-	// Improvements and Policies take what is to be compared.
-	Improvements, Policies func(context.Context, types.NamespacedName)
+	// Improvements, Policies and Configurations take what is to be compared.
+	Improvements, Policies, Configurations func(context.Context, types.NamespacedName)
 	// SnapshotLost takes an improvement whose snapshot the database has lost,
 	// before Improvements takes it.
 	SnapshotLost func(types.NamespacedName)
@@ -55,6 +55,11 @@ func (r *Resync) Start(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case keys := <-r.Store.ConfigurationChanged():
+			if err := r.configurations(ctx, keys); err != nil {
+				r.Log.Error(err, "Changed configurations are compared at the next resync")
+			}
+			continue
 		case why = <-r.Store.Resyncs():
 		case <-r.Store.SettingsChanged():
 			if err := r.enqueueWaiting(ctx); err != nil {
@@ -84,7 +89,8 @@ func (r *Resync) all(ctx context.Context) error {
 	}
 	var improvements dgmv1alpha1.ImprovementWorkspaceList
 	var policies dgmv1alpha1.BanditPolicyList
-	for _, list := range []client.ObjectList{&improvements, &policies} {
+	var configurations dgmv1alpha1.SystemConfigurationList
+	for _, list := range []client.ObjectList{&improvements, &policies, &configurations} {
 		if err := r.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			return err
 		}
@@ -92,19 +98,42 @@ func (r *Resync) all(ctx context.Context) error {
 	if err := r.findLostSnapshots(ctx, improvements.Items); err != nil {
 		return err
 	}
-	live := make(map[types.NamespacedName]types.UID, len(improvements.Items))
-	for i := range improvements.Items {
-		live[client.ObjectKeyFromObject(&improvements.Items[i])] = improvements.Items[i].UID
-	}
-	if err := r.one(ctx, pgstore.KindImprovementWorkspace, live, r.Replaced, r.Improvements); err != nil {
+	if err := r.one(ctx, pgstore.KindImprovementWorkspace, uidsOf(improvements.Items), r.Replaced, r.Improvements); err != nil {
 		return err
 	}
-	live = make(map[types.NamespacedName]types.UID, len(policies.Items))
-	for i := range policies.Items {
-		live[client.ObjectKeyFromObject(&policies.Items[i])] = policies.Items[i].UID
+	// Mirroring marks or takes over all rows of the object's name that are not its own.
+	ours := func(types.NamespacedName) {}
+	if err := r.one(ctx, pgstore.KindBanditPolicy, uidsOf(policies.Items), ours, r.Policies); err != nil {
+		return err
 	}
-	// Mirroring a policy marks all rows of its name that are not its own.
-	return r.one(ctx, pgstore.KindBanditPolicy, live, func(types.NamespacedName) {}, r.Policies)
+	return r.one(ctx, pgstore.KindSystemConfiguration, uidsOf(configurations.Items), ours, r.Configurations)
+}
+
+// uidsOf are objects by name.
+func uidsOf[T any, P interface {
+	*T
+	client.Object
+}](items []T) map[types.NamespacedName]types.UID {
+	uids := make(map[types.NamespacedName]types.UID, len(items))
+	for i := range items {
+		uids[client.ObjectKeyFromObject(P(&items[i]))] = P(&items[i]).GetUID()
+	}
+	return uids
+}
+
+// configurations enqueues the objects of keys, all when there are none. What
+// only has a row left is not looked for: nobody but the operator made it.
+func (r *Resync) configurations(ctx context.Context, keys []string) error {
+	var list dgmv1alpha1.SystemConfigurationList
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return err
+	}
+	for i := range list.Items {
+		if len(keys) == 0 || slices.Contains(keys, list.Items[i].Spec.Key) {
+			r.Configurations(ctx, client.ObjectKeyFromObject(&list.Items[i]))
+		}
+	}
+	return nil
 }
 
 // one enqueues the live objects of a kind, and those that only have rows left or

@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/tink-crypto/tink-go/v2/tink"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -40,6 +38,9 @@ import (
 
 // readinessTimeout bounds the database's answer to a readiness probe.
 const readinessTimeout = 2 * time.Second
+
+// configurationWorkers bounds the connections that settings take: there are few.
+const configurationWorkers = 2
 
 type runOptions struct {
 	database        databaseFlags
@@ -79,7 +80,7 @@ func newRunCommand() *cobra.Command {
 	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics by HTTPS, to those whom the API server lets")
 	flags.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
 	flags.StringVar(&o.pprofAddress, "pprof-bind-address", "0", "where Go profiles are served, without asking who reads them, like 127.0.0.1:6060; 0 for nowhere")
-	flags.StringVar(&o.keysetSecret, "keyset-secret", "dgm-system/dgm-operator-keyset", "Secret, as namespace/name, with the keys that encrypt rollback bytes; made when absent")
+	bindKeysetSecret(flags, &o.keysetSecret)
 	flags.StringVar(&o.serviceAccount, "service-account", "dgm-system:dgm-operator", "the operator's own ServiceAccount, as namespace:name, for messages")
 	flags.StringVar(&o.tenantRole, "tenant-role", "dgm-tenant", "ClusterRole that opts a namespace in, for messages")
 	flags.DurationVar(&o.resyncInterval, "resync-interval", time.Hour, "how often every object is compared with its rows, to mend hand edits of rows")
@@ -154,9 +155,9 @@ func newStore(ctx context.Context, mgr manager.Manager, o runOptions) (*pgstore.
 	if err != nil {
 		return nil, err
 	}
-	namespace, name, ok := strings.Cut(o.keysetSecret, "/")
-	if !ok {
-		return nil, fmt.Errorf("--keyset-secret=%s: write it as namespace/name", o.keysetSecret)
+	keys, err := keysetName(o.keysetSecret)
+	if err != nil {
+		return nil, err
 	}
 	return pgstore.New(pgstore.Config{
 		URL:          o.database.url,
@@ -169,7 +170,7 @@ func newStore(ctx context.Context, mgr manager.Manager, o runOptions) (*pgstore.
 		BatchDelay:   o.batchDelay,
 		Log:          ctrl.Log.WithName("store"),
 		AEAD: func(ctx context.Context) (tink.AEAD, string, error) {
-			return keyset.Load(ctx, mgr.GetAPIReader(), mgr.GetClient(), types.NamespacedName{Namespace: namespace, Name: name})
+			return keyset.Load(ctx, mgr.GetAPIReader(), mgr.GetClient(), keys)
 		},
 	}), nil
 }
@@ -207,13 +208,21 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 		Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("dgm-operator"),
 		Store: store, ClusterName: o.clusterName, Workers: o.workers,
 	}
+	keys, err := keysetName(o.keysetSecret)
+	if err != nil {
+		return err
+	}
+	configurations := &controllers.SystemConfigurationReconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder("dgm-operator"),
+		Store: store, Namespace: o.namespace, Keyset: keys, Operator: o.serviceAccount, Workers: min(o.workers, configurationWorkers),
+	}
 	resync := &controllers.Resync{
 		Client: mgr.GetClient(), Store: store, Outbox: outbox, Interval: o.resyncInterval,
-		Improvements: improvements.Enqueue, Policies: policies.Enqueue,
+		Improvements: improvements.Enqueue, Policies: policies.Enqueue, Configurations: configurations.Enqueue,
 		SnapshotLost: improvements.SnapshotLost, Replaced: improvements.Replaced, Log: ctrl.Log.WithName("resync"),
 	}
 	return errors.Join(
-		improvements.SetupWithManager(mgr), policies.SetupWithManager(mgr),
+		improvements.SetupWithManager(mgr), policies.SetupWithManager(mgr), configurations.SetupWithManager(mgr),
 		mgr.Add(resync), mgr.Add(manager.RunnableFunc(store.Lead)), mgr.Add(monitor),
 	)
 }

@@ -65,8 +65,11 @@ type AppliedConfiguration struct {
 	// the constitution changed since.
 	InForce bool
 	// Differences are what was written over, without sensitive values; empty when
-	// nothing was, and for a new row.
+	// nothing was.
 	Differences []string
+	// Edited: they are not of the operator's writing. A sensitive value that was
+	// encrypted with the keyset is: the Secret has another one now.
+	Edited bool
 	// Changed: something was written.
 	Changed bool
 	// KeyID is the key that a sensitive value is encrypted with.
@@ -194,12 +197,13 @@ type configurationPlan struct {
 	row         dbsql.InsertConfigurationParams
 	found       bool
 	changed     bool
+	edited      bool
 	differences []string
 }
 
 func (p configurationPlan) applied(now dbsql.ConfigurationRow) AppliedConfiguration {
 	return AppliedConfiguration{
-		InForce: now.Found && !p.changed, Changed: p.changed, Differences: p.differences,
+		InForce: now.Found && !p.changed, Changed: p.changed, Differences: p.differences, Edited: p.edited,
 		KeyID: p.row.KeyID, At: now.UpdatedAt.Time.UTC(),
 	}
 }
@@ -264,10 +268,12 @@ func firstOf(texts ...string) string {
 // encrypt keeps the stored bytes when they are the same value: AEAD gives other
 // ones each time.
 func (p *configurationPlan) encrypt(now dbsql.ConfigurationRow, c Configuration, cipher *cipher) error {
-	if stored, err := cipher.open(c.Key, now.EncryptedValue); err == nil && stored == c.Value {
+	stored, err := cipher.open(c.Key, now.EncryptedValue)
+	if err == nil && stored == c.Value {
 		p.row.EncryptedValue, p.row.KeyID = now.EncryptedValue, now.KeyID
 		return nil
 	}
+	p.edited = err != nil
 	sealed, err := cipher.seal(c.Key, c.Value)
 	if err != nil {
 		return err
@@ -281,12 +287,18 @@ func (p *configurationPlan) compare(now dbsql.ConfigurationRow, c Configuration)
 	differ := func(differs bool, format string, args ...any) {
 		if differs && now.Found {
 			p.differences = append(p.differences, fmt.Sprintf(format, args...))
+			p.edited = true
 		}
+	}
+	if !now.Found {
+		p.differences, p.edited = append(p.differences, "the row was gone"), true
 	}
 	differ(now.Deleted, "the row was marked as deleted")
 	switch {
 	case c.Sensitive:
-		differ(string(p.row.EncryptedValue) != string(now.EncryptedValue), "the value was another one")
+		if now.Found && string(p.row.EncryptedValue) != string(now.EncryptedValue) {
+			p.differences = append(p.differences, "the value was another one")
+		}
 		differ(!now.IsSensitive, "it was not sensitive")
 	case !now.Value.Valid:
 		differ(true, "it had no value")
@@ -298,7 +310,7 @@ func (p *configurationPlan) compare(now dbsql.ConfigurationRow, c Configuration)
 	differ(now.Category != p.row.Category, "the category was another one")
 	whose := now.Cluster == p.row.Cluster.String && now.Name == p.row.Name.String && now.Uid == p.row.Uid.String &&
 		now.Generation == p.row.Generation.Int64
-	p.changed = !now.Found || !whose || len(p.differences) > 0
+	p.changed = !whose || len(p.differences) > 0
 }
 
 func cutText(s string, n int) string {

@@ -202,9 +202,13 @@ func (s *session) lookForDrift(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if before := s.store.SchemaDrift(); found.Summary() != before.Summary() {
+	before := s.store.SchemaDrift()
+	if found.Summary() != before.Summary() {
 		s.store.config.Log.Info("Schema drift", "drifted", found.Drifted(), "summary", found.Summary())
 	}
 	s.store.drift.Store(&found)
+	if found.Summary() != before.Summary() || before.CheckedAt.IsZero() {
+		s.store.configurationMayHaveChanged(nil) // their objects say how the schema is
+	}
 	return nil
 }

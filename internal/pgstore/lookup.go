@@ -154,6 +154,14 @@ func (s *Store) livePage(ctx context.Context, kind Kind, after Object) ([]Object
 			page = append(page, Object{Namespace: row.Namespace, Name: row.Name, UID: row.Uid})
 		}
 		err = failed
+	case KindSystemConfiguration:
+		rows, failed := sess.queries.LiveConfigurations(ctx, dbsql.LiveConfigurationsParams{
+			Cluster: sess.cluster, AfterName: after.Name, PageSize: livePageSize,
+		})
+		for _, row := range rows {
+			page = append(page, Object{Name: row.Name, UID: row.Uid})
+		}
+		err = failed
 	default:
 		rows, failed := sess.queries.LiveImprovements(ctx, dbsql.LiveImprovementsParams{
 			Cluster: sess.cluster, AfterNamespace: after.Namespace, AfterName: after.Name, AfterUid: after.UID, PageSize: livePageSize,

@@ -16,6 +16,7 @@ type Kind string
 const (
 	KindImprovementWorkspace Kind = "ImprovementWorkspace"
 	KindBanditPolicy         Kind = "BanditPolicy"
+	KindSystemConfiguration  Kind = "SystemConfiguration"
 )
 
 // Algorithms of a bandit arm, as bandit_states names them.

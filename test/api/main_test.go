@@ -112,6 +112,9 @@ func (w *world) removeAll() {
 	for i := range policies.Items {
 		_ = w.Delete(ctx, &policies.Items[i])
 	}
+	if err := w.DeleteAllOf(ctx, &dgmv1alpha1.SystemConfiguration{}); err != nil {
+		w.Errorf("delete the settings that are left: %v", err)
+	}
 }
 
 // tenant makes a ServiceAccount that may get and patch a resource, and lets the

@@ -112,6 +112,17 @@ func Run(t TB, args ...string) (output string, err error) {
 	return string(written), err
 }
 
+// RunAsAdmin is Run with a kubeconfig that may do everything in the cluster.
+func RunAsAdmin(t TB, args ...string) (output string, err error) {
+	t.Helper()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	writeKubeconfig(t, kubetest.Start(t), kubeconfig)
+	command := exec.Command(binary(t), args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
+	written, err := command.CombinedOutput()
+	return string(written), err
+}
+
 // SetDatabaseURL changes the files that the manager reads the URLs from.
 func (o *Operator) SetDatabaseURL(t TB, url string) {
 	t.Helper()
