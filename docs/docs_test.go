@@ -143,6 +143,8 @@ func decodeManifest(manifest []byte) (known bool, err error) {
 		return true, yaml.UnmarshalStrict(manifest, &dgmv1alpha1.ImprovementWorkspace{})
 	case "BanditPolicy":
 		return true, yaml.UnmarshalStrict(manifest, &dgmv1alpha1.BanditPolicy{})
+	case "SystemConfiguration":
+		return true, yaml.UnmarshalStrict(manifest, &dgmv1alpha1.SystemConfiguration{})
 	default:
 		return false, fmt.Errorf("there is no kind %s", head.Kind)
 	}

@@ -5,6 +5,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"net/url"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -94,6 +95,17 @@ func settingCondition(object *dgmv1alpha1.SystemConfiguration, conditionType str
 	return metav1.Condition{}
 }
 
+// schemaIntact waits until an object says that the schema was looked at.
+func (w *world) schemaIntact(object *dgmv1alpha1.SystemConfiguration) {
+	w.Helper()
+	w.eventually("the schema is looked at", func() error {
+		if c := settingCondition(w.settingNow(object.Name), dgmv1alpha1.ConditionSchemaIntact); c.Status != metav1.ConditionTrue {
+			return errorf("SchemaIntact is %+v", c)
+		}
+		return nil
+	})
+}
+
 // setValue edits an object as kubectl patch does.
 func (w *world) setValue(object *dgmv1alpha1.SystemConfiguration, value string) error {
 	patch := `{"spec":{"value":` + quoted(value) + `}}`
@@ -122,7 +134,7 @@ func (w *world) settingEvents(object *dgmv1alpha1.SystemConfiguration, reason st
 	return notes
 }
 
-const settingRow = `SELECT concat_ws(' ', value, cluster, name, deleted_at IS NOT NULL) FROM dgm.system_configurations WHERE key = $1`
+const settingRow = `SELECT concat_ws(' ', value, cluster, name, (deleted_at IS NOT NULL)::text) FROM dgm.system_configurations WHERE key = $1`
 
 func TestConfigurationIsAppliedAndPutBack(t *testing.T) {
 	w := newWorld(t)
@@ -149,12 +161,7 @@ func TestConfigurationIsAppliedAndPutBack(t *testing.T) {
 		}
 		return nil
 	})
-	w.eventually("the schema is looked at", func() error {
-		if c := settingCondition(w.settingNow(object.Name), dgmv1alpha1.ConditionSchemaIntact); c.Status != metav1.ConditionTrue {
-			return errorf("SchemaIntact is %+v", c)
-		}
-		return nil
-	})
+	w.schemaIntact(object)
 
 	// An edit in the database is put back, and told.
 	began := time.Now()
@@ -205,8 +212,10 @@ func TestConfigurationObjectsAreValidated(t *testing.T) {
 		edit func(*dgmv1alpha1.SystemConfiguration)
 		says string
 	}{
-		"another name":    {func(o *dgmv1alpha1.SystemConfiguration) { o.Name = "other" }, "metadata.name must be spec.key"},
-		"both":            {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.SecretKeyRef = secretSetting("k", "s", "k").Spec.SecretKeyRef }, "either spec.value or spec.secretKeyRef"},
+		"another name": {func(o *dgmv1alpha1.SystemConfiguration) { o.Name = "other" }, "metadata.name must be spec.key"},
+		"both": {func(o *dgmv1alpha1.SystemConfiguration) {
+			o.Spec.SecretKeyRef = secretSetting("k", "s", "k").Spec.SecretKeyRef
+		}, "either spec.value or spec.secretKeyRef"},
 		"neither":         {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Value = nil }, "either spec.value or spec.secretKeyRef"},
 		"upper-case key":  {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Key = "Max" }, "spec.key"},
 		"unknown type":    {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.ValueType = "text" }, "spec.valueType"},
@@ -306,7 +315,7 @@ func TestSensitiveConfigurationIsNowhereInPlain(t *testing.T) {
 	object := secretSetting("webhook_token", settingsName, "token")
 	w.create(object)
 	now := w.stands(object, dgmv1alpha1.ReasonApplied)
-	w.rows("true true", `SELECT concat_ws(' ', is_sensitive, key_id = $1 AND value IS NULL) FROM dgm.system_configurations WHERE key = 'webhook_token'`, now.Status.KeyID)
+	w.rows("true", `SELECT (is_sensitive AND key_id = $1 AND value IS NULL)::text FROM dgm.system_configurations WHERE key = 'webhook_token'`, now.Status.KeyID)
 	w.settingsSecret(settingsName, map[string]string{"token": tokenValue + "\xff\x00"})
 
 	// In plain, for a setting that is sensitive.
@@ -430,9 +439,13 @@ func TestConfigurationWaitsForTheDatabaseAndIsFoundDeleted(t *testing.T) {
 
 	// Away: what is in force stays so, what is new waits.
 	good := w.url
-	w.operator.Kill()
-	w.removeLease()
-	w.url = strings.Replace(good, "127.0.0.1:", "127.0.0.1:1", 1)
+	nobody, err := url.Parse(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Host = unusedAddress(t)
+	w.crash()
+	w.url = nobody.String()
 	w.operator = w.launch("replica-1", quickTakeover...)
 	waiting := setting("team.waiting", "x")
 	w.create(waiting)
@@ -451,6 +464,8 @@ func TestConfigurationWaitsForTheDatabaseAndIsFoundDeleted(t *testing.T) {
 	w.url = good
 	w.stands(waiting, dgmv1alpha1.ReasonApplied)
 	w.rows("x test team.gone true", settingRow, "team.gone")
+
+	w.schemaIntact(kept)
 
 	// P12: a restart writes nothing, and finds what was deleted meanwhile.
 	w.crash()
