@@ -211,19 +211,10 @@ func (p configurationPlan) applied(now dbsql.ConfigurationRow) AppliedConfigurat
 // planConfiguration compares the row with what is asked. An error beside a plan
 // that changes nothing is of a value that stays in force.
 func (s *session) planConfiguration(now dbsql.ConfigurationRow, c Configuration, cipher *cipher) (configurationPlan, error) {
-	switch live := now.Found && !now.Deleted; {
-	case live && now.Cluster != "" && now.Cluster != s.cluster:
-		return configurationPlan{changed: true}, &KeyTakenError{Key: c.Key, Cluster: now.Cluster, Name: now.Name}
-	case live && now.Cluster == s.cluster && now.WriterEpoch > s.fence.epoch:
-		return configurationPlan{changed: true}, ErrDeposed
-	case live && now.IsSensitive && !c.Sensitive:
-		return configurationPlan{changed: true}, refusedConfiguration(c.Key, RuleSensitive,
-			"it is sensitive, so that its value may not be given in plain: put it into a Secret and name that in spec.secretKeyRef; to have it in plain from now on, delete the SystemConfiguration and make it anew")
-	case live && now.IsBuiltin && !now.IsSensitive && c.Sensitive:
-		return configurationPlan{changed: true}, refusedConfiguration(c.Key, RuleBuiltIn, "it is built in and not sensitive: give it by spec.value")
-	case live && now.IsBuiltin && c.ValueType != "" && c.ValueType != now.ValueType:
-		return configurationPlan{changed: true}, refusedConfiguration(c.Key, RuleBuiltIn,
-			fmt.Sprintf("it is built in, and its type %s changes only by a migration: leave spec.valueType out", now.ValueType))
+	if now.Found && !now.Deleted {
+		if err := s.checkHeld(now, c); err != nil {
+			return configurationPlan{changed: true}, err
+		}
 	}
 	plan := s.wantedConfiguration(now, c)
 	if c.Sensitive {
@@ -236,6 +227,26 @@ func (s *session) planConfiguration(now dbsql.ConfigurationRow, c Configuration,
 		plan.changed = false // it has the value already, and nobody takes it over
 	}
 	return plan, checkConfiguration(now, c, plan.row.ValueType)
+}
+
+// checkHeld refuses what a live row does not let happen to it, before any
+// sensitive value leaves this process.
+func (s *session) checkHeld(now dbsql.ConfigurationRow, c Configuration) error {
+	switch {
+	case now.Cluster != "" && now.Cluster != s.cluster:
+		return &KeyTakenError{Key: c.Key, Cluster: now.Cluster, Name: now.Name}
+	case now.Cluster == s.cluster && now.WriterEpoch > s.fence.epoch:
+		return ErrDeposed
+	case now.IsSensitive && !c.Sensitive:
+		return refusedConfiguration(c.Key, RuleSensitive,
+			"it is sensitive, so that its value may not be given in plain: put it into a Secret and name that in spec.secretKeyRef; to have it in plain from now on, delete the SystemConfiguration and make it anew")
+	case now.IsBuiltin && !now.IsSensitive && c.Sensitive:
+		return refusedConfiguration(c.Key, RuleBuiltIn, "it is built in and not sensitive: give it by spec.value")
+	case now.IsBuiltin && c.ValueType != "" && c.ValueType != now.ValueType:
+		return refusedConfiguration(c.Key, RuleBuiltIn,
+			fmt.Sprintf("it is built in, and its type %s changes only by a migration: leave spec.valueType out", now.ValueType))
+	}
+	return nil
 }
 
 // wantedConfiguration is the row without what a sensitive one adds.

@@ -216,13 +216,13 @@ func TestConfigurationObjectsAreValidated(t *testing.T) {
 		"both": {func(o *dgmv1alpha1.SystemConfiguration) {
 			o.Spec.SecretKeyRef = secretSetting("k", "s", "k").Spec.SecretKeyRef
 		}, "either spec.value or spec.secretKeyRef"},
-		"neither":         {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Value = nil }, "either spec.value or spec.secretKeyRef"},
-		"upper-case key":  {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Key = "Max" }, "spec.key"},
-		"unknown type":    {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.ValueType = "text" }, "spec.valueType"},
-		"huge value":      {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Value = new(strings.Repeat("x", 32769)) }, "spec.value"},
-		"huge category":   {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Category = strings.Repeat("x", 64) }, "spec.category"},
-		"path as Secret":  {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec = secretSetting(attemptsKey, "../x", "k").Spec }, "secretKeyRef.name"},
-		"huge descripton": {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Description = strings.Repeat("x", 1025) }, "spec.description"},
+		"neither":          {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Value = nil }, "either spec.value or spec.secretKeyRef"},
+		"upper-case key":   {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Key = "Max" }, "spec.key"},
+		"unknown type":     {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.ValueType = "text" }, "spec.valueType"},
+		"huge value":       {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Value = new(strings.Repeat("x", 32769)) }, "spec.value"},
+		"huge category":    {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Category = strings.Repeat("x", 64) }, "spec.category"},
+		"path as Secret":   {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec = secretSetting(attemptsKey, "../x", "k").Spec }, "secretKeyRef.name"},
+		"huge description": {func(o *dgmv1alpha1.SystemConfiguration) { o.Spec.Description = strings.Repeat("x", 1025) }, "spec.description"},
 	} {
 		object := setting(attemptsKey, "5")
 		c.edit(object)
