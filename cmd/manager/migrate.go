@@ -24,7 +24,9 @@ func newMigrateCommand() *cobra.Command {
 	database.bind(command.PersistentFlags())
 	var failOnDrift bool
 	status := migrateCommand(&database, "status", "List every migration and when it was applied, and what in the schema is not as they made it",
-		func(command *cobra.Command, migrator *pgstore.Migrator) error { return runStatus(command, migrator, failOnDrift) })
+		func(command *cobra.Command, migrator *pgstore.Migrator) error {
+			return runStatus(command, migrator, failOnDrift)
+		})
 	status.Flags().BoolVar(&failOnDrift, "fail-on-drift", false, "exit with an error when the live schema is not what the migrations made")
 	command.AddCommand(
 		status,

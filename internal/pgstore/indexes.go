@@ -53,7 +53,9 @@ func finishIndexes(ctx context.Context, conn *pgx.Conn) (built int, err error) {
 	if err := q.WaitForLocks(ctx, "0"); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, q.WaitForLocks(context.WithoutCancel(ctx), fmt.Sprintf("%dms", defaultPatience.timeout.Milliseconds()))) }()
+	defer func() {
+		err = errors.Join(err, q.WaitForLocks(context.WithoutCancel(ctx), fmt.Sprintf("%dms", defaultPatience.timeout.Milliseconds())))
+	}()
 	for previous := ""; ; {
 		steps, err := q.UnfinishedIndexes(ctx)
 		if err != nil || len(steps) == 0 {

@@ -250,7 +250,7 @@ func TestRetentionWaitsForAggregation(t *testing.T) {
 	old := month(-6)
 	db.insertAt(old.Format(time.RFC3339))
 	db.want("0", "SELECT dgm.drop_expired_metric_partitions(90)") // nothing was ever aggregated
-	aggregated := func(want string) { // transactions of other databases hold it up too
+	aggregated := func(want string) {                             // transactions of other databases hold it up too
 		t.Helper()
 		eventually(t, want+" samples are in the rollups", func() error {
 			db.text("SELECT hours FROM dgm.aggregate_metrics(1000)")
