@@ -9,7 +9,7 @@ KUBEBUILDER_ASSETS=$(hack/onenode/build.sh)
 export KUBEBUILDER_ASSETS
 
 failed=""
-for module in . hack/image; do
+for module in . hack/image config/monitoring; do
   go -C "$module" test -timeout 30m "$@" ./... || failed+=" $module"
 done
 
