@@ -40,7 +40,7 @@ func TestRollupsStayExactUnderConcurrentWritersAndKilledPasses(t *testing.T) {
 		writers.Go(func() { writeSamples(t, url, rand.New(rand.NewPCG(seed, n))) }) //nolint:gosec // not for secrets
 	}
 	for range 2 {
-		others.Go(func() { aggregateUntil(t, writing, url) })
+		others.Go(func() { aggregateUntil(writing, t, url) })
 	}
 	kills := 0
 	others.Go(func() {
@@ -75,7 +75,7 @@ func TestRollupsStayExactUnderConcurrentWritersAndKilledPasses(t *testing.T) {
 	}
 }
 
-func aggregateUntil(t *testing.T, ctx context.Context, url string) {
+func aggregateUntil(ctx context.Context, t *testing.T, url string) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		t.Error(err)
@@ -96,6 +96,7 @@ func aggregateUntil(t *testing.T, ctx context.Context, url string) {
 
 // writeSamples inserts samples in transactions of all kinds.
 func writeSamples(t *testing.T, url string, random *rand.Rand) {
+	t.Helper()
 	ctx := testContext(t)
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {

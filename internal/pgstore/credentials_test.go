@@ -27,6 +27,7 @@ type secret struct {
 }
 
 func newSecret(t testing.TB, databaseURL string) *secret {
+	t.Helper()
 	s := &secret{t: t, directory: t.TempDir()}
 	s.write("url", pgtest.ServiceURL(databaseURL))
 	s.write("migration-url", pgtest.MigrationURL(databaseURL))
@@ -144,7 +145,7 @@ func TestP3_CredentialsAreRotatedWithoutRestart(t *testing.T) {
 	l.waitForMore(t, 100)
 
 	server.ReplaceCA(t)
-	name := databaseURL[:strings.Index(databaseURL, "?")]
+	name, _, _ := strings.Cut(databaseURL, "?")
 	name = name[strings.LastIndex(name, "/")+1:]
 	files.write("url", withUser(t, server.URL(name), "dgm_operator_2", "second"))
 	replaced("the new CA")

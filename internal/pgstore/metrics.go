@@ -43,7 +43,7 @@ type RejectedSample struct {
 
 // RejectedSamples is the error of RecordMetrics when some samples are at fault.
 // All others are recorded.
-type RejectedSamples []RejectedSample
+type RejectedSamples []RejectedSample //nolint:errname // it is what was rejected; Error says so
 
 func (r RejectedSamples) Error() string {
 	const shown = 5

@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	migrationTable = "dgm.schema_migrations"
+	migrationTable string = "dgm.schema_migrations"
 	// migrationLockID is the advisory lock of everybody who migrates schema dgm.
-	migrationLockID    int64 = 0x64676d5f6d696772
-	migrationLockPolls       = 600
+	migrationLockID    int64  = 0x64676d5f6d696772
+	migrationLockPolls uint64 = 600
 )
 
 // ErrIncompatible says that this binary cannot work with the schema that it

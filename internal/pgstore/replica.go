@@ -70,10 +70,10 @@ type replica struct {
 	pausedTil time.Time
 }
 
-// errReplicaUnfit says why a replica that answers must not be used.
-type errReplicaUnfit string
+// replicaUnfitError says why a replica that answers must not be used.
+type replicaUnfitError string
 
-func (e errReplicaUnfit) Error() string { return string(e) }
+func (e replicaUnfitError) Error() string { return string(e) }
 
 // answer reports whether the replica has answered.
 func (r *replica) answer(ctx context.Context, s *session, read func(context.Context, *dbsql.Queries) error) bool {
@@ -95,7 +95,7 @@ func (r *replica) answer(ctx context.Context, s *session, read func(context.Cont
 		return false // the caller's time is over, which says nothing of the replica
 	}
 	state.Used = err == nil
-	var unfit errReplicaUnfit
+	var unfit replicaUnfitError
 	switch {
 	case errors.As(err, &unfit):
 		state.Reason = unfit.Error()
@@ -179,7 +179,7 @@ func (s *session) ask(ctx context.Context, pool *pgxpool.Pool, read func(context
 		}
 		state.Lag, state.LagKnown = s.samples.lag(time.Now(), row.Replayed)
 		if !state.LagKnown || state.Lag > s.store.config.AnalyticsMaxLag {
-			return errReplicaUnfit("it is too far behind")
+			return replicaUnfitError("it is too far behind")
 		}
 		return read(ctx, q)
 	})
@@ -190,11 +190,11 @@ func (s *session) ask(ctx context.Context, pool *pgxpool.Pool, read func(context
 func identifyReplica(row dbsql.ReplicaStateRow, systemIdentifier string) error {
 	switch {
 	case row.SystemIdentifier != systemIdentifier:
-		return errReplicaUnfit("it is a copy of another server")
+		return replicaUnfitError("it is a copy of another server")
 	case !row.InRecovery:
-		return errReplicaUnfit("it is not a standby: it was promoted, or is the primary itself")
+		return replicaUnfitError("it is not a standby: it was promoted, or is the primary itself")
 	case !row.SameFence:
-		return errReplicaUnfit("it does not have this leader's fence: it is far behind, or follows another server")
+		return replicaUnfitError("it does not have this leader's fence: it is far behind, or follows another server")
 	}
 	return nil
 }

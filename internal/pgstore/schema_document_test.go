@@ -167,7 +167,7 @@ func (r reference) mermaid() string {
 	if r.One {
 		child = "o|"
 	}
-	return fmt.Sprintf("%s %s%s%s %s : \"%s\"", r.Parent, parent, line, child, r.Child, r.Columns)
+	return fmt.Sprintf("%s %s%s%s %s : %q", r.Parent, parent, line, child, r.Child, r.Columns)
 }
 
 var shortTypes = strings.NewReplacer("timestamp with time zone", "timestamptz", "character varying", "varchar")

@@ -86,12 +86,12 @@ var setters = map[string]func(*Settings, string) error{
 		return err
 	},
 	MaxConcurrentImprovements: func(s *Settings, v string) error { return setCount(&s.MaxConcurrent, v, 1, 100000) },
-	ImprovementTimeoutMinutes: func(s *Settings, v string) error { return setDuration(&s.ImprovementTimeout, time.Minute, v, 1, 10080) },
-	RollbackRetentionDays:     func(s *Settings, v string) error { return setDuration(&s.RollbackRetention, day, v, 1, 3650) },
+	ImprovementTimeoutMinutes: func(s *Settings, v string) error { return setDuration(&s.ImprovementTimeout, time.Minute, v, 10080) },
+	RollbackRetentionDays:     func(s *Settings, v string) error { return setDuration(&s.RollbackRetention, day, v, 3650) },
 	MetricsAggregationEnabled: func(s *Settings, v string) error { return setBool(&s.AggregateMetrics, v) },
-	MetricsRetentionDays:      func(s *Settings, v string) error { return setDuration(&s.MetricsRetention, day, v, 1, 3650) },
+	MetricsRetentionDays:      func(s *Settings, v string) error { return setDuration(&s.MetricsRetention, day, v, 3650) },
 	WorkspaceCleanupEnabled:   func(s *Settings, v string) error { return setBool(&s.ArchiveWorkspaces, v) },
-	WorkspaceRetentionHours:   func(s *Settings, v string) error { return setDuration(&s.WorkspaceRetention, time.Hour, v, 1, 87600) },
+	WorkspaceRetentionHours:   func(s *Settings, v string) error { return setDuration(&s.WorkspaceRetention, time.Hour, v, 87600) },
 }
 
 func count(value string, low, high int) (int, error) {
@@ -110,8 +110,8 @@ func setCount(to *int, value string, low, high int) error {
 	return err
 }
 
-func setDuration(to *time.Duration, unit time.Duration, value string, low, high int) error {
-	n, err := count(value, low, high)
+func setDuration(to *time.Duration, unit time.Duration, value string, high int) error {
+	n, err := count(value, 1, high)
 	if err == nil {
 		*to = time.Duration(n) * unit
 	}
