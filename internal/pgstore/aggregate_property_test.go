@@ -76,6 +76,7 @@ func TestRollupsStayExactUnderConcurrentWritersAndKilledPasses(t *testing.T) {
 }
 
 func aggregateUntil(ctx context.Context, t *testing.T, url string) {
+	t.Helper()
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		t.Error(err)
