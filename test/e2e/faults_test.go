@@ -141,6 +141,14 @@ func TestP4_AnotherReplicaTakesOverWithAHigherEpoch(t *testing.T) {
 	if err := stack.client.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
+	// The process may outlive its pod for a moment.
+	eventually(t, "another replica leads", func(ctx context.Context) error {
+		err := stack.client.Get(ctx, client.ObjectKey{Namespace: systemNS, Name: operatorName}, lease)
+		if err != nil || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" || strings.HasPrefix(*lease.Spec.HolderIdentity, leader+"_") {
+			return fmt.Errorf("nobody yet: %w", err)
+		}
+		return nil
+	})
 	create(t, second)
 	expectPhase(t, second, dgmv1alpha1.PhaseCompleted)
 	expectRows(t, second, "completed", "completed", "false")
