@@ -130,7 +130,7 @@ func TestExportsWhatTheDatabaseSays(t *testing.T) {
 	e.exec(conn, `INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, improvement_id, "timestamp")
 		SELECT 'm', 'latency', 'service', i, '00000000-0000-0000-0000-000000000001', '1999-01-01' FROM generate_series(1, 7) i`)
 	for range 3 {
-		e.exec(conn, "SELECT count(*) FROM dgm.bandit_states")
+		e.exec(conn, "SELECT count(*) FROM dgm.bandit_states, generate_series(1, 300000)") // long enough to be among the first
 	}
 	e.exec(conn, "SELECT pg_stat_force_next_flush()")
 	open := e.connect()
