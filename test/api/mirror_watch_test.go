@@ -89,7 +89,7 @@ CREATE TABLE public.watched_writes (tab text, writer_epoch bigint);
 CREATE FUNCTION public.state_rank(tab text, status text) RETURNS int LANGUAGE sql IMMUTABLE AS $$
 	SELECT CASE tab WHEN 'dgm_archive' THEN array_position('{pending,running,completed,failed,rolled_back}'::text[], status)
 		ELSE array_position('{created,active,validating,completed,failed}'::text[], status) END $$;
-CREATE FUNCTION public.watch_order() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION public.watch_order() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE fence bigint := (SELECT epoch FROM dgm.writer_fences WHERE cluster = NEW.cluster);
 BEGIN
 	INSERT INTO public.watched_writes VALUES (TG_TABLE_NAME, NEW.writer_epoch);
