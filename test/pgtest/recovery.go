@@ -189,3 +189,37 @@ func (s *Server) ask(t TB, into any, sql string, args ...any) {
 		t.Fatalf("pgtest: %s: %v", sql, err)
 	}
 }
+
+// Shell runs a script with bash, as the user of the server and as somebody at
+// its console: its programs are in PATH, PGDATA and the way to connect are in the
+// environment, as is what env adds. The first failure ends it. It may restart the
+// server, which the Server's own methods must not be used after.
+func (s *Server) Shell(t TB, script string, env ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "PATH="+s.bin+":"+os.Getenv("PATH"), "PGDATA="+s.data, "PGHOST=127.0.0.1",
+		fmt.Sprintf("PGPORT=%d", s.port), "PGUSER="+User, "PGPASSWORD="+s.password, "LC_ALL=C.UTF-8")
+	cmd.Env = append(cmd.Env, env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.owner, Setsid: true}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// ConfigureConsole writes into the server's own configuration what Start gives
+// it on the command line, so that Shell can start it.
+func (s *Server) ConfigureConsole(t TB) {
+	t.Helper()
+	settings := fmt.Sprintf("port = %d\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '%s'\nfsync = off\nshared_buffers = '64MB'\n", s.port, s.dir)
+	conf, err := os.OpenFile(filepath.Join(s.data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	defer conf.Close() //nolint:errcheck // the write below tells
+	if _, err := conf.WriteString(settings); err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+}
+
+// Directory is the server's own, for what a script is to leave behind.
+func (s *Server) Directory() string { return s.dir }
