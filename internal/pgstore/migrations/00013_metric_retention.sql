@@ -1,26 +1,5 @@
 -- min-compatible-binary: 5
 -- +goose Up
--- +goose StatementBegin
-CREATE FUNCTION dgm.metrics_are_folded(partition regclass, from_time timestamptz, to_time timestamptz) RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    folded boolean;
-BEGIN
-    IF to_regclass('dgm.aggregation_state') IS NULL THEN
-        RETURN true; -- nothing aggregates here
-    END IF;
-    -- An hour that PostgreSQL keeps refusing to aggregate does not hold up retention for ever.
-    EXECUTE format('SELECT EXISTS (SELECT FROM dgm.aggregation_state a, pg_control_system() c WHERE a.system_identifier = c.system_identifier '
-        'AND NOT EXISTS (SELECT FROM %s m WHERE m."timestamp" >= $1 AND m."timestamp" < $2 AND ((m.ingest_xid::text)::bigint) >= (a.marked_below::text)::bigint)) '
-        'AND NOT EXISTS (SELECT FROM dgm.aggregation_pending p WHERE p.hour_start >= $1 AND p.hour_start < $2 AND p.failures < 3)', partition)
-        INTO folded USING from_time, to_time;
-    RETURN folded;
-END $$;
--- +goose StatementEnd
-COMMENT ON FUNCTION dgm.metrics_are_folded(regclass, timestamptz, timestamptz) IS 'Whether the samples of a time in a partition are all in the rollups.';
-REVOKE ALL ON FUNCTION dgm.metrics_are_folded(regclass, timestamptz, timestamptz) FROM PUBLIC;
-
 -- The time is that of the database alone: a client whose clock is wrong must not drop anything. A plain
 -- DETACH takes a millisecond; where it would have to wait for long, it gives way, and is called again later.
 -- +goose StatementBegin
@@ -51,20 +30,20 @@ BEGIN
         RETURN 0;
     END IF;
     IF expired.name IS NULL THEN -- what is left is in the default partition
-        IF NOT wait_for_aggregation OR dgm.metrics_are_folded('dgm.performance_metrics_default', old_floor, expired_before) THEN
+        IF NOT wait_for_aggregation OR dgm.metrics_folded(old_floor, expired_before) THEN
             UPDATE dgm.metric_retention_state SET floor = expired_before WHERE floor < expired_before;
         END IF;
         RETURN 0;
     END IF;
     -- Looking for what is not folded must take no time while everybody waits: without the index it would.
     IF wait_for_aggregation AND (EXISTS (SELECT FROM dgm.unfinished_indexes() u WHERE u.parent_index = 'performance_metrics_ingest_xid')
-        OR NOT dgm.metrics_are_folded(expired.name, expired.from_time, expired.to_time)) THEN
+        OR NOT dgm.metrics_folded(expired.from_time, expired.to_time)) THEN
         RETURN 0;
     END IF;
     -- The parent first, as who inserts does. Then again: a late sample may have come.
     LOCK TABLE ONLY dgm.performance_metrics IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', expired.name);
-    IF wait_for_aggregation AND NOT dgm.metrics_are_folded(expired.name, expired.from_time, expired.to_time) THEN
+    IF wait_for_aggregation AND NOT dgm.metrics_folded(expired.from_time, expired.to_time) THEN
         RETURN 0;
     END IF;
     EXECUTE format('ALTER TABLE dgm.performance_metrics DETACH PARTITION %s', expired.name);
@@ -125,4 +104,3 @@ REVOKE ALL ON FUNCTION dgm.purge_metric_batches(interval, integer) FROM PUBLIC;
 DROP FUNCTION dgm.purge_metric_batches(interval, integer);
 DROP FUNCTION dgm.delete_expired_metrics(integer);
 DROP FUNCTION dgm.drop_expired_metric_partitions(integer, boolean);
-DROP FUNCTION dgm.metrics_are_folded(regclass, timestamptz, timestamptz);

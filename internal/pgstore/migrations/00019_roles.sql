@@ -33,13 +33,13 @@ DECLARE
     service_calls constant text[] := ARRAY[
         'dgm.aggregate_metrics(integer)',
         'dgm.configuration_problem_of(text)',
+        'dgm.delete_expired_metrics(integer)',
+        'dgm.drop_expired_metric_partitions(integer, boolean)',
         'dgm.ensure_metric_partitions(integer, integer)',
         'dgm.metrics_aggregation_due()',
         'dgm.metrics_folded(timestamptz, timestamptz)',
         'dgm.rebuild_metric_rollups(timestamptz, timestamptz)',
         'dgm.refresh_analytics()',
-        'dgm.delete_expired_metrics(integer)',
-        'dgm.drop_expired_metric_partitions(integer, boolean)',
         'dgm.purge_metric_batches(interval, integer)',
         'dgm.purge_rollback_snapshots(text, interval, integer)',
         'dgm.replica_state(text, bigint, uuid)'
