@@ -117,6 +117,9 @@ func runUp(command *cobra.Command, migrator *pgstore.Migrator) error {
 	for _, name := range applied {
 		_, _ = fmt.Fprintln(command.OutOrStdout(), "applied", name)
 	}
+	for _, notice := range migrator.Notices() {
+		_, _ = fmt.Fprintln(command.ErrOrStderr(), "notice:", notice)
+	}
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package pgstore
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -72,15 +73,24 @@ func TestRetentionArchivesWorkspaces(t *testing.T) {
 	store := startReady(t, testConfig(url))
 	ctx, db := testContext(t), openDatabase(t, url)
 	old, fresh := ended(1, lifecycle.ArchiveCompleted, lifecycle.WorkspaceCompleted, 73*time.Hour), ended(2, lifecycle.ArchiveFailed, lifecycle.WorkspaceFailed, time.Hour)
+	statuses := "SELECT string_agg(status, ' ' ORDER BY name) FROM dgm.improvement_workspaces"
+	cleanUp := func(enabled string) {
+		db.exec("UPDATE dgm.system_configurations SET value = $1 WHERE key = 'workspace_cleanup_enabled'", enabled)
+		eventually(t, "the setting is obeyed", func() error {
+			if got := fmt.Sprint(store.Settings().ArchiveWorkspaces); got != enabled {
+				return fmt.Errorf("workspace_cleanup_enabled is %s", got)
+			}
+			return nil
+		})
+	}
+
+	cleanUp("false")
 	for _, i := range []Improvement{old, fresh} {
 		must(t, store.MirrorImprovement(ctx, i))
 	}
-	statuses := "SELECT string_agg(status, ' ' ORDER BY name) FROM dgm.improvement_workspaces"
-
-	store.takeSettings(map[string]string{"workspace_cleanup_enabled": "false"})
 	must(t, store.session.Load().archiveWorkspaces(ctx))
 	db.want("completed failed", statuses)
-	store.takeSettings(map[string]string{"workspace_cleanup_enabled": "true"})
+	cleanUp("true")
 	must(t, store.session.Load().archiveWorkspaces(ctx))
 	db.want("archived failed", statuses)
 

@@ -362,12 +362,11 @@ func TestP1_KeysetIsLost(t *testing.T) {
 	stalled := w.stalls(without, dgmv1alpha1.PhaseRollingBack, dgmv1alpha1.ReasonSnapshotDamaged)
 	w.says(message(stalled), "is missing from the keyset", "restore one of them from a backup")
 
-	// A person brings the Secret back from a backup.
-	if err := w.Delete(context.Background(), secret.DeepCopy()); client.IgnoreNotFound(err) != nil {
+	// A person brings the Secret back from a backup, over the one that the operator made meanwhile.
+	secret.ResourceVersion, secret.UID = "", ""
+	if err := w.Update(context.Background(), secret); err != nil {
 		t.Fatal(err)
 	}
-	secret.ResourceVersion, secret.UID = "", ""
-	w.create(secret)
 	w.nudge(without)
 	w.reaches(without, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
 	w.values(map[string]string{"with-revision": "5", "without": "5"})
