@@ -39,13 +39,21 @@ func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error
 			return lifecycle.Standing{}, err
 		}
 	}
-	s.w.Status.AppliedAt = &metav1.MicroTime{Time: s.Clock.Now().UTC().Truncate(time.Microsecond)}
+	if s.w.Status.AppliedAt == nil {
+		s.w.Status.AppliedAt = &metav1.MicroTime{Time: s.Clock.Now().UTC().Truncate(time.Microsecond)}
+	}
+	if lifecycle.NextPhase(s.w) == dgmv1alpha1.PhaseObserving {
+		return s.beginObserving(), nil
+	}
+	return s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)), nil
+}
+
+// keep completes an improvement: its changes stay.
+func (s *step) keep(ctx context.Context, plan snapshot.Plan, message string) lifecycle.Standing {
 	s.w.Status.CompletedAt = s.now()
+	s.w.Status.KeptAt = s.w.Status.CompletedAt
 	s.reviewEffect(ctx, plan)
-	return lifecycle.Standing{
-		Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonCompleted,
-		Message: "changed " + plan.Summary(maxSummary),
-	}, nil
+	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonCompleted, Message: message}
 }
 
 // awaitDatabase holds a change that has not begun until the database has its

@@ -115,6 +115,7 @@ func (s *step) adopt(ctx context.Context, newest *pgstore.Attempt) (lifecycle.St
 	}
 	if standing.Phase == dgmv1alpha1.PhaseCompleted && newest.CompletedAt != nil {
 		s.w.Status.AppliedAt = &metav1.MicroTime{Time: newest.CompletedAt.UTC()}
+		s.w.Status.KeptAt = s.w.Status.CompletedAt
 	}
 	plan, err := s.recallSnapshot(ctx, newest.ImprovementID)
 	if isFailure(err) {

@@ -73,7 +73,7 @@ func (s *step) anotherAttempt(why string) lifecycle.Standing {
 // everything is put back.
 func (s *step) abort(reason string) lifecycle.Standing {
 	message := "an abort was commanded" + because(reason)
-	if s.w.Status.Phase == dgmv1alpha1.PhaseApplying {
+	if s.w.Status.Phase.MayHaveApplied() {
 		return s.beginRollback("", message)
 	}
 	s.w.Status.CompletedAt = s.now()

@@ -171,8 +171,16 @@ func (s *step) advance(ctx context.Context) (lifecycle.Standing, error) {
 		return s.reconcilePending(ctx)
 	case dgmv1alpha1.PhasePreparing:
 		return s.reconcilePreparing(ctx)
+	case dgmv1alpha1.PhaseTesting:
+		return s.reconcileTesting(ctx)
+	case dgmv1alpha1.PhaseValidating:
+		return s.reconcileValidating(ctx)
+	case dgmv1alpha1.PhaseAwaitingApproval:
+		return s.reconcileAwaitingApproval(ctx)
 	case dgmv1alpha1.PhaseApplying:
 		return s.reconcileApplying(ctx)
+	case dgmv1alpha1.PhaseObserving:
+		return s.reconcileObserving(ctx)
 	case dgmv1alpha1.PhaseRollingBack:
 		return s.reconcileRollingBack(ctx)
 	default:
@@ -258,7 +266,7 @@ func (s *step) writeStatus(ctx context.Context) error {
 // anything was applied it has failed; from then on everything is put back.
 func (s *step) standingOfFailure(f *failure) lifecycle.Standing {
 	switch s.w.Status.Phase {
-	case dgmv1alpha1.PhaseApplying:
+	case dgmv1alpha1.PhaseApplying, dgmv1alpha1.PhaseObserving:
 		return s.beginRollback(f.reason, f.message)
 	case dgmv1alpha1.PhaseRollingBack:
 		s.recheck = lifecycle.FallbackInterval
@@ -290,6 +298,7 @@ func (s *step) standingOfPause(w *pause) lifecycle.Standing {
 		}
 	case dgmv1alpha1.PhaseRollingBack:
 		return lifecycle.Standing{Phase: phase, Reason: w.reason, Message: w.message, Stalled: w.reason == dgmv1alpha1.ReasonRollbackForbidden}
+	case dgmv1alpha1.PhaseTesting, dgmv1alpha1.PhaseValidating, dgmv1alpha1.PhaseAwaitingApproval, dgmv1alpha1.PhaseObserving:
 	default:
 		phase = dgmv1alpha1.PhasePending
 		s.w.Status.ActiveSince = nil

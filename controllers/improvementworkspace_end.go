@@ -55,8 +55,8 @@ func (s *step) reconcileDeletion(ctx context.Context) (standing lifecycle.Standi
 	switch {
 	case s.w.Status.Phase.IsTerminal():
 		return lifecycle.CurrentStanding(s.w), true, s.letGo(ctx)
-	case s.w.Status.Phase == dgmv1alpha1.PhaseApplying:
-		return s.beginRollback(dgmv1alpha1.ReasonDeleted, "it was deleted while its changes were being made"), true, nil
+	case s.w.Status.Phase.MayHaveApplied():
+		return s.beginRollback(dgmv1alpha1.ReasonDeleted, "it was deleted before its changes were kept"), true, nil
 	case s.w.Status.Phase == dgmv1alpha1.PhaseRollingBack:
 		return lifecycle.Standing{}, false, nil
 	default:

@@ -127,7 +127,7 @@ type rollbackData struct {
 // database has it.
 func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
 	w := s.w
-	wasCompleted := w.Status.AppliedAt != nil
+	wasCompleted := w.Status.KeptAt != nil
 	archive, workspace := lifecycle.RowStatus(w.Status.Phase, wasCompleted)
 	row := pgstore.Improvement{
 		Object:          pgstore.Object{Namespace: w.Namespace, Name: w.Name, UID: string(w.UID), Generation: w.Generation},

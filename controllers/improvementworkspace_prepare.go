@@ -91,15 +91,28 @@ func (s *step) reconcilePreparing(ctx context.Context) (lifecycle.Standing, erro
 	if err := s.addFinalizer(ctx); err != nil {
 		return lifecycle.Standing{}, err
 	}
+	return s.proceed(ctx, plan)
+}
+
+// proceed begins the phase after this one, unless something holds the
+// improvement where it is.
+func (s *step) proceed(ctx context.Context, plan snapshot.Plan) (lifecycle.Standing, error) {
 	held, err := lifecycle.EvaluateHold(s.w, s.surroundings(ctx))
 	if err != nil {
 		return lifecycle.Standing{}, err
 	}
 	if held != nil {
 		s.recheck = held.Recheck
-		return lifecycle.Standing{Phase: dgmv1alpha1.PhasePreparing, Reason: held.Reason, Message: held.Message}, nil
+		return lifecycle.Standing{Phase: s.w.Status.Phase, Reason: held.Reason, Message: held.Message}, nil
 	}
-	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseApplying, Reason: dgmv1alpha1.ReasonApplying, Message: "changing " + plan.Summary(maxSummary)}, nil
+	switch next := lifecycle.NextPhase(s.w); next {
+	case dgmv1alpha1.PhaseTesting:
+		return lifecycle.Standing{Phase: next, Reason: dgmv1alpha1.ReasonTesting, Message: "the change is tried in a sandbox"}, nil
+	case dgmv1alpha1.PhaseValidating:
+		return lifecycle.Standing{Phase: next, Reason: dgmv1alpha1.ReasonValidating, Message: "the plan is judged"}, nil
+	default:
+		return lifecycle.Standing{Phase: next, Reason: dgmv1alpha1.ReasonApplying, Message: "changing " + plan.Summary(maxSummary)}, nil
+	}
 }
 
 // prepareSnapshot is the stored plan of this attempt, made and stored if it is

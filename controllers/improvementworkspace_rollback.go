@@ -22,6 +22,9 @@ func (s *step) beginRollback(reason, message string) lifecycle.Standing {
 		why = reason + ": " + message
 	}
 	s.w.Status.RollbackReason = cutTo(why, maxRollbackReason)
+	if s.w.Status.Phase == dgmv1alpha1.PhaseCompleted && s.w.Status.KeptAt == nil {
+		s.w.Status.KeptAt = s.w.Status.CompletedAt
+	}
 	s.w.Status.CompletedAt = nil
 	return lifecycle.Standing{
 		Phase: dgmv1alpha1.PhaseRollingBack, Reason: dgmv1alpha1.ReasonRollingBack,

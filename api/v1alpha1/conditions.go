@@ -64,7 +64,10 @@ const (
 
 	// At work.
 	ReasonPreparing   = "Preparing"
+	ReasonTesting     = "Testing"
+	ReasonValidating  = "Validating"
 	ReasonApplying    = "Applying"
+	ReasonObserving   = "Observing"
 	ReasonRollingBack = "RollingBack"
 	ReasonRetrying    = "Retrying"
 

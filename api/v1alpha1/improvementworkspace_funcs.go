@@ -14,7 +14,37 @@ func (p Phase) IsTerminal() bool {
 // IsActive reports whether an improvement in this phase holds its objects and
 // its target service, so that no other improvement may begin on them (P13).
 func (p Phase) IsActive() bool {
-	return p == PhasePreparing || p == PhaseApplying || p == PhaseRollingBack
+	switch p {
+	case PhasePreparing, PhaseTesting, PhaseValidating, PhaseAwaitingApproval, PhaseApplying, PhaseObserving, PhaseRollingBack:
+		return true
+	default:
+		return false
+	}
+}
+
+// BeforeApplying reports whether an improvement in this phase has begun, and has
+// changed nothing live yet.
+func (p Phase) BeforeApplying() bool {
+	switch p {
+	case PhasePreparing, PhaseTesting, PhaseValidating, PhaseAwaitingApproval:
+		return true
+	default:
+		return false
+	}
+}
+
+// MayHaveApplied reports whether live objects may bear the changes of an
+// improvement that is in this phase, and that was not kept yet.
+func (p Phase) MayHaveApplied() bool { return p == PhaseApplying || p == PhaseObserving }
+
+// Watching reports whether a kept change is still watched.
+func (w *ImprovementWorkspace) Watching() bool {
+	return w.Status.Phase == PhaseCompleted && w.Status.Observation != nil && w.Status.Observation.WatchUntil != nil
+}
+
+// WantsSandbox reports whether the change is tried in a namespace of its own.
+func (w *ImprovementWorkspace) WantsSandbox() bool {
+	return w.Spec.Sandbox != nil && w.Spec.Sandbox.Mode != SandboxNone
 }
 
 // GroupVersionKind is the group, version and kind that the reference names.

@@ -75,7 +75,7 @@ const (
 
 // Phase is where an improvement stands; a summary of its conditions.
 //
-// +kubebuilder:validation:Enum=Pending;Preparing;Applying;Completed;RollingBack;RolledBack;Failed
+// +kubebuilder:validation:Enum=Pending;Preparing;Testing;Validating;AwaitingApproval;Applying;Observing;Completed;RollingBack;RolledBack;Failed
 type Phase string
 
 // The phases of an improvement.
@@ -84,8 +84,16 @@ const (
 	PhasePending Phase = "Pending"
 	// PhasePreparing: the state before is captured, stored and proven to be restorable.
 	PhasePreparing Phase = "Preparing"
-	// PhaseApplying: the changes are being made.
+	// PhaseTesting: the tests run in the sandbox, against the changed copy.
+	PhaseTesting Phase = "Testing"
+	// PhaseValidating: safety checks, the risk limit and the constitution judge the plan.
+	PhaseValidating Phase = "Validating"
+	// PhaseAwaitingApproval: a person has to agree to the plan.
+	PhaseAwaitingApproval Phase = "AwaitingApproval"
+	// PhaseApplying: the changes are being made, and followed until the workload is healthy.
 	PhaseApplying Phase = "Applying"
+	// PhaseObserving: the metrics after the change are compared with those before.
+	PhaseObserving Phase = "Observing"
 	// PhaseCompleted: the changes were made and are kept.
 	PhaseCompleted Phase = "Completed"
 	// PhaseRollingBack: the state before is being put back.
@@ -206,6 +214,85 @@ type ImprovementWorkspaceSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	Changes []Change `json:"changes,omitempty"`
 
+	// rollout says how the change reaches the pods that serve. Without it nothing
+	// is restarted, and the target must be healthy within 10m.
+	// +optional
+	Rollout *Rollout `json:"rollout,omitempty"`
+
+	// sandbox is where the change is tried before anything live is touched.
+	// Without it there is none.
+	// +optional
+	Sandbox *Sandbox `json:"sandbox,omitempty"`
+
+	// tests are Jobs that run in the sandbox, in order; one that fails ends the
+	// improvement before anything live is touched.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Tests []Test `json:"tests,omitempty"`
+
+	// safetyChecks are conditions on the change: one that is not true, or cannot
+	// be evaluated, ends the improvement before anything live is touched.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	SafetyChecks []SafetyCheck `json:"safetyChecks,omitempty"`
+
+	// risk is the author's assessment of what could go wrong.
+	// +optional
+	Risk *Risk `json:"risk,omitempty"`
+
+	// metrics are compared before and after the change. Without them the change
+	// is kept as soon as the workload is healthy.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Metrics []Metric `json:"metrics,omitempty"`
+
+	// observe says how long the change is watched.
+	// +optional
+	Observe *Observe `json:"observe,omitempty"`
+
+	// approval says when a person has to agree before the changes are made.
+	// +optional
+	Approval *Approval `json:"approval,omitempty"`
+
+	// rollback says who decides to put a failed change back.
+	// +optional
+	Rollback *Rollback `json:"rollback,omitempty"`
+
+	// onSuccess is Keep, or Revert to put the state before back even when all
+	// metrics pass: a trial. Default: Keep.
+	// +optional
+	// +kubebuilder:default=Keep
+	OnSuccess OnSuccess `json:"onSuccess,omitempty"`
+
+	// constitutionRef names the constitution that judges.
+	// +optional
+	ConstitutionRef *ConstitutionReference `json:"constitutionRef,omitempty"`
+
+	// parentRef names the improvement that this one builds on: it begins when
+	// that one is Completed.
+	// +optional
+	ParentRef *ParentReference `json:"parentRef,omitempty"`
+
+	// policyRef names the policy whose pull this improvement is.
+	// +optional
+	PolicyRef *PolicyReference `json:"policyRef,omitempty"`
+
+	// source says where the improvement comes from, for people and the archive.
+	// +optional
+	Source *Source `json:"source,omitempty"`
+
+	// ttlAfterFinished is how long after its end an improvement that a policy
+	// made is kept, up to 8760h; one that a user applied is never deleted.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('8760h')",message="must be at most 8760h"
+	TTLAfterFinished Duration `json:"ttlAfterFinished,omitempty"`
+
 	// onGitOpsOwned says what to do when Argo CD, Flux, Helm or the like owns
 	// what would change: Refuse ends the improvement before anything is changed
 	// and shows the patch to make upstream; Proceed applies it all the same.
@@ -280,8 +367,9 @@ type ImprovementWorkspaceStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// phase sums the conditions up: Pending, Preparing, Applying, Completed,
-	// RollingBack, RolledBack or Failed.
+	// phase sums the conditions up: Pending, Preparing, Testing, Validating,
+	// AwaitingApproval, Applying, Observing, Completed, RollingBack, RolledBack
+	// or Failed.
 	// +optional
 	Phase Phase `json:"phase,omitempty"`
 
@@ -320,6 +408,11 @@ type ImprovementWorkspaceStatus struct {
 	// +optional
 	AppliedAt *metav1.MicroTime `json:"appliedAt,omitempty"`
 
+	// keptAt is when the changes were first Completed; a rollback from then on is
+	// one of a completed improvement.
+	// +optional
+	KeptAt *metav1.Time `json:"keptAt,omitempty"`
+
 	// completedAt is when this attempt reached its last phase.
 	// +optional
 	CompletedAt *metav1.Time `json:"completedAt,omitempty"`
@@ -332,6 +425,51 @@ type ImprovementWorkspaceStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	Diff string `json:"diff,omitempty"`
+
+	// sandbox names the namespace in which the change is tried.
+	// +optional
+	Sandbox *SandboxStatus `json:"sandbox,omitempty"`
+
+	// tests are how the tests went.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Tests []TestStatus `json:"tests,omitempty"`
+
+	// compliance is the constitution's verdict on the plan.
+	// +optional
+	Compliance *ComplianceStatus `json:"compliance,omitempty"`
+
+	// approval says who agreed to what.
+	// +optional
+	Approval *ApprovalStatus `json:"approval,omitempty"`
+
+	// observation says what is watched and until when.
+	// +optional
+	Observation *ObservationStatus `json:"observation,omitempty"`
+
+	// verdict is what the comparison of all metrics came to: the worst of them.
+	// +optional
+	Verdict Verdict `json:"verdict,omitempty"`
+
+	// metrics are what the comparison of each metric came to.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Metrics []MetricStatus `json:"metrics,omitempty"`
+
+	// gain is the weighted gain of all metrics, like "+12.3%".
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Gain string `json:"gain,omitempty"`
+
+	// reward is the gain as a number from 0 to 1, 0.5 for no difference; it is
+	// missing when nothing was measured.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Reward string `json:"reward,omitempty"`
 
 	// rollbackReason says why the state before was, or is being, put back.
 	// +optional
@@ -354,14 +492,18 @@ type ImprovementWorkspaceStatus struct {
 // +kubebuilder:printcolumn:name="TARGET",type=string,JSONPath=`.spec.target.service`,description="The service that is to become better"
 // +kubebuilder:printcolumn:name="TYPE",type=string,JSONPath=`.spec.type`,description="The kind of improvement"
 // +kubebuilder:printcolumn:name="PHASE",type=string,JSONPath=`.status.phase`,description="Where it stands"
+// +kubebuilder:printcolumn:name="VERDICT",type=string,JSONPath=`.status.verdict`,description="What the comparison of the metrics came to"
+// +kubebuilder:printcolumn:name="COMPLIANCE",type=string,JSONPath=`.status.compliance.score`,description="The constitution's score of the plan"
+// +kubebuilder:printcolumn:name="GAIN",type=string,JSONPath=`.status.gain`,description="How much better the metrics became, weighted"
 // +kubebuilder:printcolumn:name="READY",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether it has ended in an orderly way"
 // +kubebuilder:printcolumn:name="AGE",type=date,JSONPath=`.metadata.creationTimestamp`,description="Time since it was created"
 // +kubebuilder:printcolumn:name="REASON",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why it stands there"
 // +kubebuilder:printcolumn:name="ATTEMPT",type=integer,priority=1,JSONPath=`.status.attempt`,description="Attempts made"
+// +kubebuilder:printcolumn:name="ARM",type=string,priority=1,JSONPath=`.spec.policyRef.arm`,description="The arm of the policy that made it"
 // +kubebuilder:printcolumn:name="PARENT",type=string,priority=1,JSONPath=`.status.parentImprovementId`,description="The attempt before this one"
 // +kubebuilder:printcolumn:name="SYNCED",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="DatabaseSynced")].status`,description="Whether the database holds this state"
 // +kubebuilder:printcolumn:name="IMPROVEMENT-ID",type=string,priority=1,JSONPath=`.status.improvementId`,description="improvement_id in the database"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.phase) || !(oldSelf.status.phase in ['Preparing', 'Applying', 'RollingBack']) || (self.spec.description == oldSelf.spec.description && self.spec.type == oldSelf.spec.type && self.spec.target == oldSelf.spec.target && self.spec.serviceAccountName == oldSelf.spec.serviceAccountName && self.spec.changes == oldSelf.spec.changes && self.spec.onGitOpsOwned == oldSelf.spec.onGitOpsOwned && self.spec.mode == oldSelf.spec.mode)",message="the improvement is running: abort it first (kubectl annotate improvement NAME dgm.acgs.io/abort=TOKEN) and edit it when it has ended; only priority and suspend may change meanwhile"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.phase) || !(oldSelf.status.phase in ['Preparing', 'Testing', 'Validating', 'AwaitingApproval', 'Applying', 'Observing', 'RollingBack']) || (self.spec.description == oldSelf.spec.description && self.spec.type == oldSelf.spec.type && self.spec.target == oldSelf.spec.target && self.spec.serviceAccountName == oldSelf.spec.serviceAccountName && self.spec.changes == oldSelf.spec.changes && self.spec.onGitOpsOwned == oldSelf.spec.onGitOpsOwned && self.spec.mode == oldSelf.spec.mode && has(self.spec.rollout) == has(oldSelf.spec.rollout) && (!has(self.spec.rollout) || self.spec.rollout == oldSelf.spec.rollout) && has(self.spec.sandbox) == has(oldSelf.spec.sandbox) && (!has(self.spec.sandbox) || self.spec.sandbox == oldSelf.spec.sandbox) && has(self.spec.safetyChecks) == has(oldSelf.spec.safetyChecks) && (!has(self.spec.safetyChecks) || self.spec.safetyChecks == oldSelf.spec.safetyChecks) && has(self.spec.risk) == has(oldSelf.spec.risk) && (!has(self.spec.risk) || self.spec.risk == oldSelf.spec.risk) && has(self.spec.metrics) == has(oldSelf.spec.metrics) && (!has(self.spec.metrics) || self.spec.metrics == oldSelf.spec.metrics) && has(self.spec.observe) == has(oldSelf.spec.observe) && (!has(self.spec.observe) || self.spec.observe == oldSelf.spec.observe) && has(self.spec.approval) == has(oldSelf.spec.approval) && (!has(self.spec.approval) || self.spec.approval == oldSelf.spec.approval) && has(self.spec.rollback) == has(oldSelf.spec.rollback) && (!has(self.spec.rollback) || self.spec.rollback == oldSelf.spec.rollback) && has(self.spec.constitutionRef) == has(oldSelf.spec.constitutionRef) && (!has(self.spec.constitutionRef) || self.spec.constitutionRef == oldSelf.spec.constitutionRef) && has(self.spec.parentRef) == has(oldSelf.spec.parentRef) && (!has(self.spec.parentRef) || self.spec.parentRef == oldSelf.spec.parentRef) && has(self.spec.policyRef) == has(oldSelf.spec.policyRef) && (!has(self.spec.policyRef) || self.spec.policyRef == oldSelf.spec.policyRef) && has(self.spec.onSuccess) == has(oldSelf.spec.onSuccess) && (!has(self.spec.onSuccess) || self.spec.onSuccess == oldSelf.spec.onSuccess) && has(self.spec.tests) == has(oldSelf.spec.tests) && (!has(self.spec.tests) || self.spec.tests == oldSelf.spec.tests) && has(self.spec.source) == has(oldSelf.spec.source) && (!has(self.spec.source) || self.spec.source == oldSelf.spec.source))",message="the improvement is running: abort it first (kubectl annotate improvement NAME dgm.acgs.io/abort=TOKEN) and edit it when it has ended; only priority, suspend and ttlAfterFinished may change meanwhile"
 type ImprovementWorkspace struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is the standard object metadata.
@@ -373,6 +515,8 @@ type ImprovementWorkspace struct {
 	// +kubebuilder:validation:XValidation:rule="self.changes.all(a, self.changes.exists_one(b, b.targetRef == a.targetRef))",message="each object may be named by one change only: put what changes in one object into one patch"
 	// +kubebuilder:validation:XValidation:rule="self.changes.all(c, !(c.targetRef.kind == 'Secret' && c.targetRef.apiVersion == 'v1'))",message="Secrets cannot be changed by an improvement: change the reference to the Secret instead"
 	// +kubebuilder:validation:XValidation:rule="self.changes.all(c, !c.targetRef.apiVersion.startsWith('dgm.acgs.io/'))",message="the kinds of dgm.acgs.io cannot be changed by an improvement"
+	// +kubebuilder:validation:XValidation:rule="!has(self.tests) || self.tests.size() == 0 || (has(self.sandbox) && self.sandbox.mode == 'Namespace')",message="tests run in a sandbox: set sandbox.mode to Namespace"
+	// +kubebuilder:validation:XValidation:rule="!has(self.metrics) || self.metrics.all(m, !has(m.job) || (has(self.tests) && self.tests.exists(t, t.name == m.job.test)))",message="a metric's job.test must name a test of spec.tests"
 	Spec ImprovementWorkspaceSpec `json:"spec,omitzero"`
 
 	// status says where the improvement stands.

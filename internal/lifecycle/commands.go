@@ -45,7 +45,7 @@ func NextCommand(w *dgmv1alpha1.ImprovementWorkspace) (CommandRequest, dgmv1alph
 		meaningful bool
 	}{
 		{CommandAbort, dgmv1alpha1.AnnotationAbort, &handled.Abort, !w.Status.Phase.IsTerminal() && w.Status.Phase != dgmv1alpha1.PhaseRollingBack},
-		{CommandRollback, dgmv1alpha1.AnnotationRollback, &handled.Rollback, w.Status.Phase == dgmv1alpha1.PhaseCompleted || w.Status.Phase == dgmv1alpha1.PhaseApplying},
+		{CommandRollback, dgmv1alpha1.AnnotationRollback, &handled.Rollback, w.Status.Phase == dgmv1alpha1.PhaseCompleted || w.Status.Phase.MayHaveApplied()},
 		{CommandRetry, dgmv1alpha1.AnnotationRetry, &handled.Retry, w.Status.Phase.IsTerminal()},
 	} {
 		value := token(w.Annotations[c.annotation])

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -38,6 +39,103 @@ type material struct {
 	Changes            []dgmv1alpha1.Change          `json:"changes"`
 	OnGitOpsOwned      dgmv1alpha1.GitOpsOwnedPolicy `json:"onGitOpsOwned,omitempty"`
 	Mode               dgmv1alpha1.Mode              `json:"mode,omitempty"`
+	Trial              *trialMaterial                `json:"trial,omitempty"`
+}
+
+// trialMaterial is what was added to the material of version 1; it is left out
+// as a whole when nothing of it is set.
+type trialMaterial struct {
+	Rollout      *dgmv1alpha1.Rollout               `json:"rollout,omitempty"`
+	Sandbox      *dgmv1alpha1.Sandbox               `json:"sandbox,omitempty"`
+	Tests        []dgmv1alpha1.Test                 `json:"tests,omitempty"`
+	SafetyChecks []dgmv1alpha1.SafetyCheck          `json:"safetyChecks,omitempty"`
+	Risk         *dgmv1alpha1.Risk                  `json:"risk,omitempty"`
+	Metrics      []dgmv1alpha1.Metric               `json:"metrics,omitempty"`
+	Observe      *dgmv1alpha1.Observe               `json:"observe,omitempty"`
+	Rollback     *dgmv1alpha1.Rollback              `json:"rollback,omitempty"`
+	OnSuccess    dgmv1alpha1.OnSuccess              `json:"onSuccess,omitempty"`
+	Constitution *dgmv1alpha1.ConstitutionReference `json:"constitutionRef,omitempty"`
+	Parent       *dgmv1alpha1.ParentReference       `json:"parentRef,omitempty"`
+	Policy       *dgmv1alpha1.PolicyReference       `json:"policyRef,omitempty"`
+	Source       *dgmv1alpha1.Source                `json:"source,omitempty"`
+}
+
+// trialOf are the fields of a spec that differ from their defaults.
+func trialOf(spec *dgmv1alpha1.ImprovementWorkspaceSpec) *trialMaterial {
+	s := spec.DeepCopy()
+	t := &trialMaterial{
+		Tests: orNil(s.Tests), SafetyChecks: orNil(s.SafetyChecks), Metrics: orNil(s.Metrics),
+		Parent: s.ParentRef, Policy: s.PolicyRef, Source: s.Source,
+	}
+	if s.OnSuccess != dgmv1alpha1.OnSuccessKeep {
+		t.OnSuccess = s.OnSuccess
+	}
+	t.Rollout = unless(s.Rollout, func(r *dgmv1alpha1.Rollout) { dropDefault(&r.Timeout, "10m") })
+	if s.Sandbox != nil && s.Sandbox.Mode != dgmv1alpha1.SandboxNone {
+		s.Sandbox.Mode = dgmv1alpha1.SandboxNamespace
+		t.Sandbox = s.Sandbox
+	}
+	t.Risk = unless(s.Risk, func(r *dgmv1alpha1.Risk) { dropDefault(&r.Level, dgmv1alpha1.RiskMedium) })
+	t.Observe = unless(s.Observe, func(o *dgmv1alpha1.Observe) {
+		dropDefault(&o.Window, "5m")
+		dropDefault(&o.Warmup, "1m")
+		dropDefault(&o.Interval, "10s")
+		dropDefault(&o.Deadline, "10m")
+		dropDefault(&o.WatchAfterCompletion, "0s")
+	})
+	t.Rollback = unless(s.Rollback, func(r *dgmv1alpha1.Rollback) { dropDefault(&r.Policy, dgmv1alpha1.RollbackAutomatic) })
+	t.Constitution = unless(s.ConstitutionRef, func(c *dgmv1alpha1.ConstitutionReference) { dropDefault(&c.Name, "default") })
+	for i := range t.Tests {
+		dropDefault(&t.Tests[i].Timeout, "10m")
+		if r := t.Tests[i].Retries; r != nil && *r == 0 {
+			t.Tests[i].Retries = nil
+		}
+	}
+	for i := range t.Metrics {
+		dropMetricDefaults(&t.Metrics[i])
+	}
+	if reflect.ValueOf(*t).IsZero() {
+		return nil
+	}
+	return t
+}
+
+func dropMetricDefaults(m *dgmv1alpha1.Metric) {
+	dropDefault(&m.MaxRegression, "0%")
+	dropDefault(&m.MinSamples, 5)
+	dropDefault(&m.Weight, "1")
+	dropDefault(&m.OnNoData, dgmv1alpha1.UndecidedHold)
+	dropDefault(&m.OnInconclusive, dgmv1alpha1.UndecidedHold)
+	if m.Prometheus != nil {
+		dropDefault(&m.Prometheus.Source, "default")
+	}
+}
+
+// orNil makes no difference between an empty list and none.
+func orNil[T any](list []T) []T {
+	if len(list) == 0 {
+		return nil
+	}
+	return list
+}
+
+func dropDefault[T comparable](field *T, unsaid T) {
+	var zero T
+	if *field == unsaid {
+		*field = zero
+	}
+}
+
+// unless is the section without its defaults; nil when nothing is left of it.
+func unless[T any](section *T, drop func(*T)) *T {
+	if section == nil {
+		return nil
+	}
+	drop(section)
+	if reflect.ValueOf(*section).IsZero() {
+		return nil
+	}
+	return section
 }
 
 // MaterialDigest is the SHA-256, in hex, over the material fields of a spec.
@@ -62,6 +160,7 @@ func MaterialDigest(spec *dgmv1alpha1.ImprovementWorkspaceSpec) string {
 	if spec.Mode != dgmv1alpha1.ModeApply {
 		m.Mode = spec.Mode
 	}
+	m.Trial = trialOf(spec)
 	b, err := json.Marshal(m)
 	if err != nil {
 		panic("a struct of strings cannot fail to marshal: " + err.Error())

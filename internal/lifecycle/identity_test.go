@@ -5,6 +5,8 @@ package lifecycle
 import (
 	"testing"
 
+	"k8s.io/apimachinery/pkg/runtime"
+
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 )
 
@@ -104,6 +106,50 @@ func TestBegin(t *testing.T) {
 			beginning, attempt := Begin("own", "same", test.newest)
 			if beginning != test.want || attempt != test.wantAttempt {
 				t.Errorf("begins with %s of attempt %d, want %s of attempt %d", beginning, attempt, test.want, test.wantAttempt)
+			}
+		})
+	}
+}
+
+func TestMaterialDigestOfATrial(t *testing.T) {
+	trial := func() dgmv1alpha1.ImprovementWorkspaceSpec {
+		spec := specForTest()
+		spec.Sandbox = &dgmv1alpha1.Sandbox{Mode: dgmv1alpha1.SandboxNamespace}
+		spec.Tests = []dgmv1alpha1.Test{{Name: "smoke", JobTemplate: runtime.RawExtension{Raw: []byte(`{"spec":{"a":1}}`)}}}
+		spec.Metrics = []dgmv1alpha1.Metric{{Name: "p99", Type: "latency", Direction: dgmv1alpha1.Decrease, Prometheus: &dgmv1alpha1.PrometheusSource{Query: "up"}}}
+		spec.Observe = &dgmv1alpha1.Observe{Window: "2m"}
+		return spec
+	}
+	base := trial()
+	for name, test := range map[string]struct {
+		edit func(*dgmv1alpha1.ImprovementWorkspaceSpec)
+		same bool
+	}{
+		"defaults written down": {func(s *dgmv1alpha1.ImprovementWorkspaceSpec) {
+			s.OnSuccess, s.Risk, s.Rollback = dgmv1alpha1.OnSuccessKeep, &dgmv1alpha1.Risk{Level: dgmv1alpha1.RiskMedium}, &dgmv1alpha1.Rollback{Policy: dgmv1alpha1.RollbackAutomatic}
+			s.Rollout, s.ConstitutionRef = &dgmv1alpha1.Rollout{Timeout: "10m"}, &dgmv1alpha1.ConstitutionReference{Name: "default"}
+			s.Tests[0].Timeout, s.Tests[0].Retries = "10m", new(int32(0))
+			m := &s.Metrics[0]
+			m.MaxRegression, m.MinSamples, m.Weight, m.OnNoData, m.OnInconclusive, m.Prometheus.Source = "0%", 5, "1", dgmv1alpha1.UndecidedHold, dgmv1alpha1.UndecidedHold, "default"
+			s.Observe.Warmup, s.Observe.Interval, s.Observe.Deadline, s.Observe.WatchAfterCompletion = "1m", "10s", "10m", "0s"
+			s.SafetyChecks = []dgmv1alpha1.SafetyCheck{}
+		}, true},
+		"approval, ttl": {func(s *dgmv1alpha1.ImprovementWorkspaceSpec) {
+			s.Approval, s.TTLAfterFinished = &dgmv1alpha1.Approval{Policy: dgmv1alpha1.ApprovalNever}, "1h"
+		}, true},
+		"job":            {func(s *dgmv1alpha1.ImprovementWorkspaceSpec) { s.Tests[0].JobTemplate.Raw = []byte(`{"spec":{"a":2}}`) }, false},
+		"window":         {func(s *dgmv1alpha1.ImprovementWorkspaceSpec) { s.Observe.Window = "3m" }, false},
+		"max regression": {func(s *dgmv1alpha1.ImprovementWorkspaceSpec) { s.Metrics[0].MaxRegression = "5%" }, false},
+		"a check": {func(s *dgmv1alpha1.ImprovementWorkspaceSpec) {
+			s.SafetyChecks = []dgmv1alpha1.SafetyCheck{{Name: "a", Expression: "true"}}
+		}, false},
+		"revert": {func(s *dgmv1alpha1.ImprovementWorkspaceSpec) { s.OnSuccess = dgmv1alpha1.OnSuccessRevert }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := trial()
+			test.edit(&spec)
+			if got := MaterialDigest(&spec) == MaterialDigest(&base); got != test.same {
+				t.Errorf("same digest: %t, want %t", got, test.same)
 			}
 		})
 	}

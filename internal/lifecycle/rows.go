@@ -19,6 +19,7 @@ const (
 const (
 	WorkspaceCreated    = "created"
 	WorkspaceActive     = "active"
+	WorkspaceTesting    = "testing"
 	WorkspaceValidating = "validating"
 	WorkspaceCompleted  = "completed"
 	WorkspaceFailed     = "failed"
@@ -39,7 +40,9 @@ func RowStatus(phase dgmv1alpha1.Phase, wasCompleted bool) (archive, workspace s
 	switch phase {
 	case dgmv1alpha1.PhasePreparing:
 		return ArchivePending, WorkspaceActive
-	case dgmv1alpha1.PhaseApplying:
+	case dgmv1alpha1.PhaseTesting:
+		return ArchiveRunning, WorkspaceTesting
+	case dgmv1alpha1.PhaseValidating, dgmv1alpha1.PhaseAwaitingApproval, dgmv1alpha1.PhaseApplying, dgmv1alpha1.PhaseObserving:
 		return ArchiveRunning, WorkspaceValidating
 	case dgmv1alpha1.PhaseRollingBack:
 		if wasCompleted {

@@ -27,13 +27,17 @@ import (
 // docs/lifecycle.md gives each phase; an attempt that was Completed keeps its
 // archive row on the way back.
 var rowsOfPhase = map[dgmv1alpha1.Phase][2]string{
-	dgmv1alpha1.PhasePending:     {"pending", "created"},
-	dgmv1alpha1.PhasePreparing:   {"pending", "active"},
-	dgmv1alpha1.PhaseApplying:    {"running", "validating"},
-	dgmv1alpha1.PhaseCompleted:   {"completed", "completed"},
-	dgmv1alpha1.PhaseRollingBack: {"running", "validating"},
-	dgmv1alpha1.PhaseRolledBack:  {"rolled_back", "failed"},
-	dgmv1alpha1.PhaseFailed:      {"failed", "failed"},
+	dgmv1alpha1.PhasePending:          {"pending", "created"},
+	dgmv1alpha1.PhasePreparing:        {"pending", "active"},
+	dgmv1alpha1.PhaseTesting:          {"running", "testing"},
+	dgmv1alpha1.PhaseValidating:       {"running", "validating"},
+	dgmv1alpha1.PhaseAwaitingApproval: {"running", "validating"},
+	dgmv1alpha1.PhaseApplying:         {"running", "validating"},
+	dgmv1alpha1.PhaseObserving:        {"running", "validating"},
+	dgmv1alpha1.PhaseCompleted:        {"completed", "completed"},
+	dgmv1alpha1.PhaseRollingBack:      {"running", "validating"},
+	dgmv1alpha1.PhaseRolledBack:       {"rolled_back", "failed"},
+	dgmv1alpha1.PhaseFailed:           {"failed", "failed"},
 }
 
 // improvementRow is what the database says of an attempt.
@@ -174,7 +178,7 @@ func (m mirrored) checkImprovement(object *dgmv1alpha1.ImprovementWorkspace) err
 		Archive: rowsOfPhase[object.Status.Phase][0], Workspace: rowsOfPhase[object.Status.Phase][1],
 		Phase: string(object.Status.Phase), ArchiveGeneration: object.Generation, Generation: object.Generation,
 	}
-	if wasCompleted := object.Status.AppliedAt != nil; wasCompleted && object.Status.Phase != dgmv1alpha1.PhaseRolledBack {
+	if wasCompleted := object.Status.KeptAt != nil; wasCompleted && object.Status.Phase != dgmv1alpha1.PhaseRolledBack {
 		want.Archive, want.Phase = "completed", row.Phase // final until it is rolled back
 	}
 	if row != want {

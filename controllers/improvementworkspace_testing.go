@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+
+	"github.com/acgs/dgm-operator/internal/lifecycle"
+)
+
+// reconcileTesting tries the change in a sandbox.
+func (s *step) reconcileTesting(ctx context.Context) (lifecycle.Standing, error) {
+	s.claims.Hold(candidateOf(s.w))
+	plan, err := s.loadSnapshot(ctx)
+	if err != nil {
+		return lifecycle.Standing{}, err
+	}
+	return s.proceed(ctx, plan)
+}
