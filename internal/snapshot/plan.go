@@ -181,6 +181,18 @@ func (p ObjectPlan) before() (map[string]any, error) {
 	return object, nil
 }
 
+// States returns the whole object before and after the change, apart from status and what the server manages. Both
+// are the caller's to change.
+func (p ObjectPlan) States() (before, after map[string]any, err error) {
+	whole, err := p.before()
+	if err != nil {
+		return nil, nil, err
+	}
+	before = compared(whole)
+	after, _, err = p.converge(before, nil, toAfter)
+	return before, after, err
+}
+
 // Empty says that the change changes nothing in this object.
 func (p ObjectPlan) Empty() bool { return len(p.Paths) == 0 }
 

@@ -76,6 +76,24 @@ func newPlan(t *testing.T, before, after *unstructured.Unstructured) ObjectPlan 
 	return plan
 }
 
+func TestStatesAreTheWholeObjectBeforeAndAfter(t *testing.T) {
+	before, after := object(t, configMap), object(t, configMap)
+	after.Object["data"] = map[string]any{"CACHE_TTL": "60", "MODE": "fast"}
+	was, becomes, err := newPlan(t, before, after).States()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for state, want := range map[string]map[string]any{"5": was, "60": becomes} {
+		if ttl, _, _ := unstructured.NestedString(want, "data", "CACHE_TTL"); ttl != state || want["kind"] != "ConfigMap" {
+			t.Errorf("the state is %v; want a ConfigMap with CACHE_TTL %s", want, state)
+		}
+	}
+	becomes["data"] = nil
+	if was["data"] == nil {
+		t.Error("the states share memory")
+	}
+}
+
 func TestP2_ForwardThenInverseIsIdentity(t *testing.T) {
 	before, after := object(t, configMap), object(t, configMap)
 	after.Object["data"] = map[string]any{"CACHE_TTL": "60", "NEW/~": "x\x00"}
