@@ -25,13 +25,12 @@ import (
 // admissionMemory is how long an answer of the guard holds.
 const admissionMemory = 10 * time.Second
 
-// AdmissionGuard tells whether the policy that guards who may name a
-// ServiceAccount is in force in the cluster as it is shipped (P7, P8).
+// AdmissionGuard tells whether the policies that guard what an improvement may do
+// are in force in the cluster as they are shipped (P7, P8).
 type AdmissionGuard struct {
 	live    client.Reader
 	clock   clock.PassiveClock
-	policy  admissionv1.ValidatingAdmissionPolicy
-	binding admissionv1.ValidatingAdmissionPolicyBinding
+	shipped []shippedPolicy
 
 	mu      sync.Mutex
 	asked   time.Time
@@ -39,20 +38,39 @@ type AdmissionGuard struct {
 	verdict error
 }
 
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingadmissionpolicies;validatingadmissionpolicybindings,resourceNames=dgm-improvement-serviceaccount,verbs=get
+// shippedPolicy is a policy with its binding as they are installed.
+type shippedPolicy struct {
+	policy  admissionv1.ValidatingAdmissionPolicy
+	binding admissionv1.ValidatingAdmissionPolicyBinding
+	// judges: the policy judges improvements themselves, so that one which is older
+	// was not judged.
+	judges bool
+}
+
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingadmissionpolicies;validatingadmissionpolicybindings,resourceNames=dgm-improvement-serviceaccount;dgm-sandbox,verbs=get
 
 // NewAdmissionGuard makes a guard that reads the cluster through live.
 func NewAdmissionGuard(live client.Reader, c clock.PassiveClock) (*AdmissionGuard, error) {
 	g := &AdmissionGuard{live: live, clock: c}
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(admission.ServiceAccountPolicy), 4096)
-	if err := errors.Join(decoder.Decode(&g.policy), decoder.Decode(&g.binding)); err != nil {
-		return nil, fmt.Errorf("read the shipped admission policy: %w", err)
+	for _, shipped := range []struct {
+		manifest []byte
+		judges   bool
+	}{
+		{admission.ServiceAccountPolicy, true},
+		{admission.SandboxPolicy, false},
+	} {
+		p := shippedPolicy{judges: shipped.judges}
+		decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(shipped.manifest), 4096)
+		if err := errors.Join(decoder.Decode(&p.policy), decoder.Decode(&p.binding)); err != nil {
+			return nil, fmt.Errorf("read the shipped admission policies: %w", err)
+		}
+		g.shipped = append(g.shipped, p)
 	}
 	return g, nil
 }
 
-// Admitted is nil when an object of that age was judged by the policy and its
-// binding as they are shipped, else says what is missing or differs. A question
+// Admitted is nil when an object of that age was judged by the policies and their
+// bindings as they are shipped, else says what is missing or differs. A question
 // that cannot be answered counts as no. The time of creation is the one thing of
 // an object that nobody can forge.
 func (g *AdmissionGuard) Admitted(ctx context.Context, created time.Time) error {
@@ -71,21 +89,35 @@ func (g *AdmissionGuard) Admitted(ctx context.Context, created time.Time) error 
 	return nil
 }
 
-// check reads the policy and its binding; since is when both were there.
+// check reads the policies and their bindings; since is when those that judge
+// improvements were there.
 func (g *AdmissionGuard) check(ctx context.Context) (since time.Time, err error) {
+	for _, shipped := range g.shipped {
+		created, err := shipped.check(ctx, g.live)
+		if err != nil {
+			return since, err
+		}
+		if shipped.judges && created.After(since) {
+			since = created
+		}
+	}
+	return since, nil
+}
+
+func (p *shippedPolicy) check(ctx context.Context, live client.Reader) (since time.Time, err error) {
 	var policy admissionv1.ValidatingAdmissionPolicy
-	if err := g.live.Get(ctx, client.ObjectKeyFromObject(&g.policy), &policy); err != nil {
-		return since, unreadable("ValidatingAdmissionPolicy", g.policy.Name, err)
+	if err := live.Get(ctx, client.ObjectKeyFromObject(&p.policy), &policy); err != nil {
+		return since, unreadable("ValidatingAdmissionPolicy", p.policy.Name, err)
 	}
 	var binding admissionv1.ValidatingAdmissionPolicyBinding
-	if err := g.live.Get(ctx, client.ObjectKeyFromObject(&g.binding), &binding); err != nil {
-		return since, unreadable("ValidatingAdmissionPolicyBinding", g.binding.Name, err)
+	if err := live.Get(ctx, client.ObjectKeyFromObject(&p.binding), &binding); err != nil {
+		return since, unreadable("ValidatingAdmissionPolicyBinding", p.binding.Name, err)
 	}
 	since = policy.CreationTimestamp.Time
 	if binding.CreationTimestamp.After(since) {
 		since = binding.CreationTimestamp.Time
 	}
-	return since, errors.Join(evaluatePolicy(&g.policy.Spec, &policy.Spec), evaluateBinding(&g.binding.Spec, &binding.Spec))
+	return since, errors.Join(evaluatePolicy(&p.policy.Spec, &policy.Spec), evaluateBinding(&p.binding.Spec, &binding.Spec))
 }
 
 func unreadable(kind, name string, err error) error {

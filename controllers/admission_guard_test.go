@@ -48,7 +48,7 @@ func TestP7_AWeakenedPolicyCountsAsMissing(t *testing.T) {
 		"no answer":        func(s *spec) { s.Validations = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
-			guard := shippedGuard(t)
+			guard := shippedGuard(t).shipped[0]
 			live := guard.policy.Spec.DeepCopy()
 			weaken(live)
 			if err := evaluatePolicy(&guard.policy.Spec, live); err == nil {
@@ -67,7 +67,7 @@ func TestP7_AWeakenedBindingCountsAsMissing(t *testing.T) {
 		"some only":      func(s *spec) { s.MatchResources = &admissionv1.MatchResources{} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			guard := shippedGuard(t)
+			guard := shippedGuard(t).shipped[0]
 			live := guard.binding.Spec.DeepCopy()
 			weaken(live)
 			if err := evaluateBinding(&guard.binding.Spec, live); err == nil {
@@ -78,7 +78,7 @@ func TestP7_AWeakenedBindingCountsAsMissing(t *testing.T) {
 }
 
 func TestTheShippedPolicyCountsAsInForce(t *testing.T) {
-	guard := shippedGuard(t)
+	guard := shippedGuard(t).shipped[0]
 	live := guard.policy.Spec.DeepCopy()
 	// As the API server defaults it.
 	live.MatchConstraints.MatchPolicy = new(admissionv1.Equivalent)

@@ -42,6 +42,14 @@ const (
 	LabelFreeze = "dgm.acgs.io/freeze"
 	// LabelImprovement on a ControllerRevision names the improvement whose snapshot it is.
 	LabelImprovement = "dgm.acgs.io/improvement"
+	// LabelSandbox on a namespace names, by its uid, the improvement whose sandbox it is.
+	LabelSandbox = "dgm.acgs.io/sandbox"
+	// AnnotationSandboxOf on a sandbox is the namespace/name of its improvement.
+	AnnotationSandboxOf = "dgm.acgs.io/sandbox-of"
+	// AnnotationImprovementID on a sandbox is the attempt that it is for.
+	AnnotationImprovementID = "dgm.acgs.io/improvement-id"
+	// LabelTest on a Job and its pods in a sandbox names the test.
+	LabelTest = "dgm.acgs.io/test"
 	// Finalizer keeps an improvement until its changes are kept or put back.
 	Finalizer = "dgm.acgs.io/rollback"
 	// FieldManager is the field manager of the changes that improvements make.
@@ -99,6 +107,12 @@ const (
 	ReasonLaterImprovement     = "LaterImprovement"
 	ReasonPartlyApplied        = "PartlyApplied"
 	ReasonStatusLost           = "StatusLost"
+	ReasonSandboxFailed        = "SandboxFailed"
+	ReasonTestsFailed          = "TestsFailed"
+
+	// Events of a sandbox.
+	ReasonSandboxIncomplete = "SandboxIncomplete"
+	ReasonTestEnded         = "TestEnded"
 
 	// The mirror.
 	ReasonSynced        = "Synced"

@@ -11,3 +11,9 @@ import _ "embed"
 //
 //go:embed serviceaccount.yaml
 var ServiceAccountPolicy []byte
+
+// SandboxPolicy is the manifest, in YAML, of the policy that keeps the operator's
+// right to make namespaces to sandboxes, and of its binding.
+//
+//go:embed sandbox.yaml
+var SandboxPolicy []byte

@@ -184,9 +184,12 @@ func TestP8_TheOperatorItselfMayDoLittle(t *testing.T) {
 		{w.namespace, "apps", "controllerrevisions", "", []string{"list", "watch", "update", "patch", "delete"}},
 		{"default", "apps", "controllerrevisions", "", all}, // it has not opted in
 		{w.namespace, "batch", "jobs", "", all},
-		{"", "", "namespaces", "", change},
+		// It makes and deletes sandboxes, and binds its own role there: what keeps it to
+		// these is the policy that TestP8_TheOperatorsRightToMakeNamespacesEndsAtSandboxes proves.
+		{"", "", "namespaces", "", []string{"update", "patch", "deletecollection"}},
 		{"", "", "nodes", "", all},
-		{w.namespace, "rbac.authorization.k8s.io", "rolebindings", "", append(slices.Clone(all), "bind", "escalate")},
+		{w.namespace, "rbac.authorization.k8s.io", "rolebindings", "", []string{"get", "list", "watch", "update", "patch", "delete", "deletecollection", "bind", "escalate"}},
+		{"", "rbac.authorization.k8s.io", "clusterrolebindings", "", all},
 		{"", "rbac.authorization.k8s.io", "clusterroles", "", append(slices.Clone(all), "bind", "escalate")},
 		{"", "admissionregistration.k8s.io", "validatingadmissionpolicies", "dgm-improvement-serviceaccount", change},
 		{"", "apiextensions.k8s.io", "customresourcedefinitions", "", change},

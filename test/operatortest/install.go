@@ -106,6 +106,9 @@ func waitForAdmission(ctx context.Context, config *rest.Config) error {
 	if err != nil {
 		return err
 	}
+	if err := waitForSandboxPolicy(ctx, admin); err != nil {
+		return err
+	}
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		object := &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "dgm.acgs.io/v1alpha1", "kind": "ImprovementWorkspace",
@@ -122,6 +125,18 @@ func waitForAdmission(ctx context.Context, config *rest.Config) error {
 		}
 	}
 	return fmt.Errorf("the admission policies do not come into force: the last answer was %w", err)
+}
+
+// waitForSandboxPolicy waits until not even an administrator may make a sandbox.
+func waitForSandboxPolicy(ctx context.Context, admin client.Client) error {
+	var err error
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		err = admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "dgm-sandbox-probe"}}, client.DryRunAll)
+		if apierrors.IsForbidden(err) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the admission policy of sandboxes does not come into force: the last answer was %w", err)
 }
 
 func allowProbe(ctx context.Context, c client.Client) error {
