@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,30 +18,22 @@ import (
 	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
-// reconcileApplying makes the changes, in order. The intent is in status
-// already; after a crash, what was changed is seen in the live objects and not
-// changed again.
+// reconcileApplying makes the changes and follows them until the workloads are
+// healthy.
 func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error) {
 	s.claims.Hold(candidateOf(s.w))
 	plan, err := s.loadSnapshot(ctx)
 	if err != nil {
 		return lifecycle.Standing{}, err
 	}
-	if err := s.awaitDatabase(ctx, plan); err != nil {
-		return lifecycle.Standing{}, err
-	}
-	for _, object := range plan.Objects {
-		if err := s.applyObject(ctx, object); err != nil {
-			return lifecycle.Standing{}, err
-		}
-	}
-	for _, object := range plan.Objects {
-		if err := s.rehearseInverse(ctx, object); err != nil {
-			return lifecycle.Standing{}, err
-		}
-	}
 	if s.w.Status.AppliedAt == nil {
+		if err := s.applyChanges(ctx, plan); err != nil {
+			return lifecycle.Standing{}, err
+		}
 		s.w.Status.AppliedAt = &metav1.MicroTime{Time: s.Clock.Now().UTC().Truncate(time.Microsecond)}
+	}
+	if waiting, err := s.awaitRollout(ctx, plan); waiting != nil || err != nil {
+		return *cmp.Or(waiting, &lifecycle.Standing{}), err
 	}
 	if lifecycle.NextPhase(s.w) == dgmv1alpha1.PhaseObserving {
 		return s.beginObserving(), nil
@@ -48,11 +41,34 @@ func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error
 	return s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)), nil
 }
 
-// keep completes an improvement: its changes stay.
+// applyChanges makes the changes, in order. The intent is in status already;
+// after a crash, what was changed is seen in the live objects and not changed
+// again.
+func (s *step) applyChanges(ctx context.Context, plan snapshot.Plan) error {
+	if err := s.awaitDatabase(ctx, plan); err != nil {
+		return err
+	}
+	for _, object := range plan.Objects {
+		if err := s.applyObject(ctx, object); err != nil {
+			return err
+		}
+	}
+	for _, object := range plan.Objects {
+		if err := s.rehearseInverse(ctx, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keep completes an improvement: its changes stay. Where they no longer are
+// what was judged, they are put back instead.
 func (s *step) keep(ctx context.Context, plan snapshot.Plan, message string) lifecycle.Standing {
+	if lost := s.reviewEffect(ctx, plan); lost != nil {
+		return s.beginRollback(lost.reason, lost.message)
+	}
 	s.w.Status.CompletedAt = s.now()
 	s.w.Status.KeptAt = s.w.Status.CompletedAt
-	s.reviewEffect(ctx, plan)
 	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonCompleted, Message: message}
 }
 

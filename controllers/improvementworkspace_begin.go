@@ -167,25 +167,6 @@ func (s *step) recallSnapshot(ctx context.Context, id uuid.UUID) (snapshot.Plan,
 	return plan, nil
 }
 
-// reviewEffect sets the condition Effective: whether the live values are those
-// that the improvement set.
-func (s *step) reviewEffect(ctx context.Context, plan snapshot.Plan) {
-	status, reason, message := metav1.ConditionTrue, dgmv1alpha1.ReasonLiveUnchanged, "the live values are those that this improvement set"
-	for _, object := range plan.Objects {
-		live, err := s.getLive(ctx, object.Ref)
-		switch {
-		case err != nil:
-			status, reason, message = metav1.ConditionUnknown, dgmv1alpha1.ReasonForbidden, fmt.Sprintf("%s cannot be read: %v", object.Ref, err)
-		case !object.Compare(live).AllAfter():
-			status, reason, message = metav1.ConditionFalse, dgmv1alpha1.ReasonLiveDiffers, fmt.Sprintf("%s no longer has the values that this improvement set", object.Ref)
-		}
-		if status != metav1.ConditionTrue {
-			break
-		}
-	}
-	s.setEffective(status, reason, message)
-}
-
 func (s *step) setEffective(status metav1.ConditionStatus, reason, message string) {
 	meta.SetStatusCondition(&s.w.Status.Conditions, metav1.Condition{
 		Type: dgmv1alpha1.ConditionEffective, Status: status, Reason: reason,

@@ -197,7 +197,7 @@ func (s *step) plan(ctx context.Context) (snapshot.Plan, error) {
 			plan.Objects = append(plan.Objects, object)
 		}
 	}
-	return plan, nil
+	return plan, s.planRestarts(ctx, &plan)
 }
 
 func (s *step) planChange(ctx context.Context, change dgmv1alpha1.Change) (snapshot.ObjectPlan, error) {
@@ -223,12 +223,9 @@ func (s *step) planChange(ctx context.Context, change dgmv1alpha1.Change) (snaps
 	if before.GetUID() != after.GetUID() || before.GetResourceVersion() != after.GetResourceVersion() {
 		return snapshot.ObjectPlan{}, fmt.Errorf("%s changed while it was being read", change.TargetRef)
 	}
-	object, err := snapshot.NewObjectPlan(change.Name, before, after, dgmv1alpha1.FieldManager)
+	object, err := s.proven(change.Name, before, after)
 	if err != nil {
-		return snapshot.ObjectPlan{}, classifyPlan(err, change.TargetRef.String())
-	}
-	if err := object.Prove(); err != nil {
-		return snapshot.ObjectPlan{}, fail(dgmv1alpha1.ReasonNotReversible, "%s: the change cannot be proven to be undone exactly: %v", change.TargetRef, err)
+		return snapshot.ObjectPlan{}, err
 	}
 	if owner, detail, owned := snapshot.GitOpsOwner(before, object.Paths); owned && s.w.Spec.OnGitOpsOwned != dgmv1alpha1.GitOpsProceed {
 		return snapshot.ObjectPlan{}, s.refuseGitOpsOwned(change, owner, detail)

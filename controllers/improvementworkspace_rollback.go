@@ -6,8 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
@@ -25,7 +26,7 @@ func (s *step) beginRollback(reason, message string) lifecycle.Standing {
 	if s.w.Status.Phase == dgmv1alpha1.PhaseCompleted && s.w.Status.KeptAt == nil {
 		s.w.Status.KeptAt = s.w.Status.CompletedAt
 	}
-	s.w.Status.CompletedAt = nil
+	s.w.Status.CompletedAt, s.w.Status.RestoredAt = nil, nil
 	return lifecycle.Standing{
 		Phase: dgmv1alpha1.PhaseRollingBack, Reason: dgmv1alpha1.ReasonRollingBack,
 		Message: "putting back the state before: " + message,
@@ -40,8 +41,9 @@ type restoration struct {
 	left []string
 }
 
-// reconcileRollingBack puts the state before back, in reverse order (P2). It
-// needs no database (P10) and can be repeated after a crash.
+// reconcileRollingBack puts the state before back, in reverse order (P2), and
+// waits until the workloads are healthy again. It needs no database (P10), can be
+// repeated after a crash, and deletes nothing.
 func (s *step) reconcileRollingBack(ctx context.Context) (lifecycle.Standing, error) {
 	plan, err := s.loadSnapshot(ctx)
 	s.claims.Hold(candidateWith(s.w, plan))
@@ -49,14 +51,34 @@ func (s *step) reconcileRollingBack(ctx context.Context) (lifecycle.Standing, er
 		return lifecycle.Standing{}, err
 	}
 	var done restoration
-	for _, object := range slices.Backward(plan.Objects) {
+	for _, object := range plan.Undoing() {
 		if err := s.restoreObject(ctx, object, &done); err != nil {
 			return lifecycle.Standing{}, err
 		}
 	}
-	s.w.Status.CompletedAt = s.now()
+	waiting, err := s.awaitRestored(ctx, plan)
+	if err != nil {
+		return lifecycle.Standing{}, s.healthUnknown(err)
+	}
 	s.reviewEffectGone()
+	if waiting != nil {
+		return *waiting, nil
+	}
+	s.w.Status.CompletedAt = s.now()
 	return done.standing(s.w.Status.RollbackReason), nil
+}
+
+// healthUnknown says that everything is put back, and what is missing to see
+// that it is served again.
+func (s *step) healthUnknown(err error) error {
+	var waiting *pause
+	if errors.As(err, &waiting) && waiting.reason == dgmv1alpha1.ReasonForbidden {
+		return &pause{
+			reason: dgmv1alpha1.ReasonRollbackForbidden, recheck: waiting.recheck,
+			message: "everything is put back, but whether it is healthy cannot be seen; grant the right back: " + waiting.message,
+		}
+	}
+	return err
 }
 
 func (s *step) restoreObject(ctx context.Context, object snapshot.ObjectPlan, done *restoration) error {
@@ -85,16 +107,30 @@ func (s *step) putBack(ctx context.Context, object snapshot.ObjectPlan) ([]snaps
 	if err != nil {
 		return nil, fail(dgmv1alpha1.ReasonRollbackRefused, "%s: %v", object.Ref, err)
 	}
-	if patch == nil {
-		return left, nil
+	left, restartedSince := object.WithoutRestart(left)
+	if patch != nil {
+		if live, err = s.patchLive(ctx, object.Ref, patch, false); err != nil {
+			return nil, s.rollbackHindered(err, object, patch)
+		}
+		if again, _, err := object.Inverse(live); err != nil || again != nil {
+			return nil, fail(dgmv1alpha1.ReasonRollbackRefused, "%s did not take the state before: something in its admission changes it; put back by hand: %s", object.Ref, cutTo(string(patch), maxPatchShown))
+		}
 	}
-	if live, err = s.patchLive(ctx, object.Ref, patch, false); err != nil {
-		return nil, s.rollbackHindered(err, object, patch)
-	}
-	if again, _, err := object.Inverse(live); err != nil || again != nil {
-		return nil, fail(dgmv1alpha1.ReasonRollbackRefused, "%s did not take the state before: something in its admission changes it; put back by hand: %s", object.Ref, cutTo(string(patch), maxPatchShown))
+	if restartedSince {
+		return left, s.restartAgain(ctx, object, live)
 	}
 	return left, nil
+}
+
+// restartAgain restarts the pods of a workload that somebody else has restarted
+// after this improvement: they have read what is put back now.
+func (s *step) restartAgain(ctx context.Context, object snapshot.ObjectPlan, live *unstructured.Unstructured) error {
+	patch, err := object.RestartAgain(live, s.w.Status.ImprovementID+"-rolled-back")
+	if err != nil || patch == nil {
+		return err
+	}
+	_, err = s.patchLive(ctx, object.Ref, patch, false)
+	return s.rollbackHindered(err, object, patch)
 }
 
 // returnOwnership takes our field manager's entry away and gives the restored
@@ -144,6 +180,12 @@ func (d restoration) standing(why string) lifecycle.Standing {
 			Phase: dgmv1alpha1.PhaseFailed, Reason: dgmv1alpha1.ReasonTargetGone,
 			Message: fmt.Sprintf("deleted since, and not made anew: %s; everything else was put back (%s)", strings.Join(d.gone, ", "), why),
 		}
+	case needsPerson(why) != "":
+		reason := needsPerson(why)
+		return lifecycle.Standing{
+			Phase: dgmv1alpha1.PhaseFailed, Reason: reason,
+			Message: strings.TrimPrefix(why, reason+": ") + "; everything else was put back",
+		}
 	case len(d.left) > 0:
 		return lifecycle.Standing{
 			Phase: dgmv1alpha1.PhaseRolledBack, Reason: dgmv1alpha1.ReasonPartlyRolledBack,
@@ -155,4 +197,15 @@ func (d restoration) standing(why string) lifecycle.Standing {
 			Message: "everything is as it was before (" + why + ")",
 		}
 	}
+}
+
+// needsPerson is the reason of a rollback that a person has to know of once it is
+// done, "" when all is well then.
+func needsPerson(why string) string {
+	for _, reason := range []string{dgmv1alpha1.ReasonGitOpsConflict, dgmv1alpha1.ReasonTargetGone} {
+		if strings.HasPrefix(why, reason+": ") {
+			return reason
+		}
+	}
+	return ""
 }

@@ -71,10 +71,12 @@ const (
 	ReasonAccepted               = "Accepted"
 
 	// At work.
-	ReasonPreparing   = "Preparing"
-	ReasonTesting     = "Testing"
-	ReasonValidating  = "Validating"
-	ReasonApplying    = "Applying"
+	ReasonPreparing  = "Preparing"
+	ReasonTesting    = "Testing"
+	ReasonValidating = "Validating"
+	ReasonApplying   = "Applying"
+	// ReasonRollingOut: the changes are made; the workloads are awaited to be healthy.
+	ReasonRollingOut  = "RollingOut"
 	ReasonObserving   = "Observing"
 	ReasonRollingBack = "RollingBack"
 	ReasonRetrying    = "Retrying"
@@ -109,6 +111,12 @@ const (
 	ReasonStatusLost           = "StatusLost"
 	ReasonSandboxFailed        = "SandboxFailed"
 	ReasonTestsFailed          = "TestsFailed"
+	// ReasonRolloutFailed: the workloads did not become healthy with the changes.
+	ReasonRolloutFailed = "RolloutFailed"
+	// ReasonRollbackUnhealthy: everything is put back, and a workload is not healthy.
+	ReasonRollbackUnhealthy = "RollbackUnhealthy"
+	// ReasonGitOpsConflict: who owned a changed value before has put it back.
+	ReasonGitOpsConflict = "GitOpsConflict"
 
 	// Events of a sandbox.
 	ReasonSandboxIncomplete = "SandboxIncomplete"

@@ -3,6 +3,8 @@
 package v1alpha1
 
 import (
+	"time"
+
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -50,6 +52,20 @@ func (w *ImprovementWorkspace) WantsSandbox() bool {
 // GroupVersionKind is the group, version and kind that the reference names.
 func (r ObjectReference) GroupVersionKind() schema.GroupVersionKind {
 	return schema.FromAPIVersionAndKind(r.APIVersion, r.Kind)
+}
+
+// ObjectReference names the workload as an object.
+func (r WorkloadReference) ObjectReference() ObjectReference {
+	return ObjectReference{APIVersion: "apps/v1", Kind: r.Kind, Name: r.Name}
+}
+
+// RolloutTimeout bounds the wait for the workloads to be healthy.
+func (s *ImprovementWorkspaceSpec) RolloutTimeout() time.Duration {
+	const unsaid = 10 * time.Minute
+	if s.Rollout == nil {
+		return unsaid
+	}
+	return s.Rollout.Timeout.Or(unsaid)
 }
 
 // String is "Kind/name".

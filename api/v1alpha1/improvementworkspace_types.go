@@ -408,6 +408,11 @@ type ImprovementWorkspaceStatus struct {
 	// +optional
 	AppliedAt *metav1.MicroTime `json:"appliedAt,omitempty"`
 
+	// restoredAt is when everything was put back; from then on the workloads are
+	// awaited to be healthy again.
+	// +optional
+	RestoredAt *metav1.Time `json:"restoredAt,omitempty"`
+
 	// keptAt is when the changes were first Completed; a rollback from then on is
 	// one of a completed improvement.
 	// +optional

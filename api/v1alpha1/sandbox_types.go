@@ -193,7 +193,10 @@ type WorkloadReference struct {
 // Rollout says how the change reaches the pods that serve.
 type Rollout struct {
 	// restart are the workloads to restart once the changes are made, and again
-	// when they are put back. The account needs get and patch on them.
+	// when they are put back. One that spec.changes changes as well is changed and
+	// restarted by one write, after the other changes. The account needs get and
+	// patch on them, and should have list on pods: what ails a new pod is then said,
+	// and the changes are put back without waiting for the timeout.
 	// +optional
 	// +listType=map
 	// +listMapKey=kind

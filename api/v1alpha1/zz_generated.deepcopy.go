@@ -483,6 +483,10 @@ func (in *ImprovementWorkspaceStatus) DeepCopyInto(out *ImprovementWorkspaceStat
 		in, out := &in.AppliedAt, &out.AppliedAt
 		*out = (*in).DeepCopy()
 	}
+	if in.RestoredAt != nil {
+		in, out := &in.RestoredAt, &out.RestoredAt
+		*out = (*in).DeepCopy()
+	}
 	if in.KeptAt != nil {
 		in, out := &in.KeptAt, &out.KeptAt
 		*out = (*in).DeepCopy()

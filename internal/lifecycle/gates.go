@@ -19,6 +19,13 @@ const (
 	FallbackInterval = 2 * time.Minute
 )
 
+// PollInterval is when to look again at a rollout that has been waited for for
+// some time: soon at first, ever more seldom then, and not after its timeout.
+func PollInterval(waited, timeout time.Duration) time.Duration {
+	interval := min(max(waited/8, 500*time.Millisecond), 10*time.Second)
+	return max(min(interval, timeout-waited), 100*time.Millisecond)
+}
+
 // Wait is why an improvement does not go on yet, and when to look again.
 type Wait struct {
 	Reason  string

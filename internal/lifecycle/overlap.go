@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"slices"
 	"time"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
@@ -18,6 +19,14 @@ func Claims(w *dgmv1alpha1.ImprovementWorkspace) []Claim {
 	claims := []Claim{Claim("service " + w.Spec.Target.Service)}
 	for _, c := range w.Spec.Changes {
 		claims = append(claims, ClaimOf(c.TargetRef))
+	}
+	if w.Spec.Rollout == nil {
+		return claims
+	}
+	for _, restarted := range w.Spec.Rollout.Restart {
+		if claim := ClaimOf(restarted.ObjectReference()); !slices.Contains(claims, claim) {
+			claims = append(claims, claim)
+		}
 	}
 	return claims
 }

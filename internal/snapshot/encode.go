@@ -147,7 +147,8 @@ func (p Plan) BeforeDigest() string {
 	return Digest(canonical)
 }
 
-// Overlaps lists the touched paths of the same objects of which one is the other or lies inside it.
+// Overlaps lists the touched paths of the same objects of which one is the other or lies inside it. That both restart
+// a workload does not count: a restart is undone by another one.
 func (p Plan) Overlaps(q Plan) []string {
 	var shared []string
 	for _, mine := range p.Objects {
@@ -169,6 +170,9 @@ func overlaps(mine, other ObjectPlan) []string {
 	}
 	var shared []string
 	for _, change := range mine.Paths {
+		if mine.Restart && other.Restart && restartPath.startsAt(change.Path) {
+			continue
+		}
 		text := change.Path.String()
 		if _, inside := parents[text]; inside || theirs.covers(change.Path) {
 			shared = append(shared, mine.Ref.String()+" "+text)

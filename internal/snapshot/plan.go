@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -33,6 +34,11 @@ type ObjectRef struct {
 // String returns Kind/name, as kubectl writes it.
 func (r ObjectRef) String() string { return r.Kind + "/" + r.Name }
 
+// GroupKind is the kind, whatever the version.
+func (r ObjectRef) GroupKind() schema.GroupKind {
+	return schema.GroupKind{Group: group(r.APIVersion), Kind: r.Kind}
+}
+
 // sameObject ignores version and uid: the object is the same for whoever names it.
 func (r ObjectRef) sameObject(o ObjectRef) bool {
 	return group(r.APIVersion) == group(o.APIVersion) && r.Kind == o.Kind && r.Namespace == o.Namespace && r.Name == o.Name
@@ -54,7 +60,8 @@ type ObjectPlan struct {
 	Ref ObjectRef `json:"ref"`
 	// Manager is the field manager under which the change is applied and taken back.
 	Manager string `json:"manager"`
-	// Before is the whole object before, without metadata.managedFields and status, as canonical JSON.
+	// Before is the whole object before as canonical JSON, without status and what a controller's writes to it change:
+	// managedFields, resourceVersion and generation.
 	Before json.RawMessage `json:"before"`
 	// AfterDigest is the digest of the whole object after, apart from what the server manages.
 	AfterDigest string `json:"afterDigest"`
@@ -64,6 +71,8 @@ type ObjectPlan struct {
 	Orders []ListOrder `json:"orders,omitempty"`
 	// Owners are the ownership entries before, restricted to the touched paths.
 	Owners []FieldOwner `json:"owners,omitempty"`
+	// Restart says that the change restarts the pods of this workload, by the annotation RestartedFor.
+	Restart bool `json:"restart,omitempty"`
 }
 
 // NewObjectPlan compares an object before with the server's dry-run answer to the change, which was sent under the
@@ -118,6 +127,9 @@ func refOf(object *unstructured.Unstructured) ObjectRef {
 	}
 }
 
+// Metadata that changes without anybody's intent, and so belongs to no state.
+var volatile = []string{"managedFields", "resourceVersion", "generation"}
+
 // Metadata that the server manages and that says nothing about what was asked for.
 var serverManaged = []string{"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink"}
 
@@ -147,7 +159,7 @@ func refuse(ref ObjectRef, before, after map[string]any) error {
 
 // kept is the object as a snapshot holds it.
 func kept(object map[string]any) map[string]any {
-	return without(object, []string{"managedFields"})
+	return without(object, volatile)
 }
 
 // compared is the object apart from what the server manages.

@@ -11,9 +11,12 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -23,6 +26,9 @@ import (
 
 // maxClients bounds the impersonating clients that are kept.
 const maxClients = 1024
+
+// maxPods bounds the pods of a workload that are looked at.
+const maxPods = 500
 
 // requestTimeout bounds each request that is made as an account.
 const requestTimeout = 30 * time.Second
@@ -109,6 +115,22 @@ func (a *Account) Get(ctx context.Context, ref Ref) (*unstructured.Unstructured,
 		return nil, err
 	}
 	return resource.Get(ctx, ref.Name, metav1.GetOptions{})
+}
+
+// Pods are those that a selector chooses, at most maxPods of them.
+func (a *Account) Pods(ctx context.Context, selector labels.Selector) ([]corev1.Pod, error) {
+	resource := a.client.Resource(corev1.SchemeGroupVersion.WithResource("pods")).Namespace(a.namespace)
+	list, err := resource.List(ctx, metav1.ListOptions{LabelSelector: selector.String(), Limit: maxPods})
+	if err != nil {
+		return nil, err
+	}
+	pods := make([]corev1.Pod, len(list.Items))
+	for i := range list.Items {
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, &pods[i]); err != nil {
+			return nil, fmt.Errorf("pod %s: %w", list.Items[i].GetName(), err)
+		}
+	}
+	return pods, nil
 }
 
 // Patch patches an object with a field manager and returns it as it is then;

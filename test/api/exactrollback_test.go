@@ -39,6 +39,7 @@ func (w *world) shop() (objects []string) {
 		}},
 	}
 	w.apply(deployment, "apps/v1", "Deployment")
+	w.rollsOut()
 	service := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "shop"},
 		Spec:       corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "admin", Port: 90}}},
