@@ -89,3 +89,33 @@ func (p Priority) Rank() int {
 		return 1
 	}
 }
+
+// Rank orders levels of risk from 0, the lowest; what is not known is the highest.
+func (l RiskLevel) Rank() int {
+	switch l {
+	case RiskLow:
+		return 0
+	case RiskMedium:
+		return 1
+	case RiskHigh:
+		return 2
+	default:
+		return 3
+	}
+}
+
+// RiskLevel is the risk that the author declares.
+func (s *ImprovementWorkspaceSpec) RiskLevel() RiskLevel {
+	if s.Risk == nil || s.Risk.Level == "" {
+		return RiskMedium
+	}
+	return s.Risk.Level
+}
+
+// ApprovalPolicy says when a person has to agree.
+func (s *ImprovementWorkspaceSpec) ApprovalPolicy() ApprovalPolicy {
+	if s.Approval == nil || s.Approval.Policy == "" {
+		return ApprovalOnWarning
+	}
+	return s.Approval.Policy
+}
