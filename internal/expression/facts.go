@@ -172,20 +172,66 @@ func (t *toucher) walk(path, field string, before, after any) {
 	switch typed := after.(type) {
 	case map[string]any:
 		was, _ := before.(map[string]any)
+		path = named(path, typed)
 		for _, name := range unionKeys(was, typed) {
 			t.walk(path+"."+name, name, was[name], typed[name])
 		}
 	case []any:
-		was, _ := before.([]any)
-		for i := range max(len(was), len(typed)) {
-			t.walk(path+"["+strconv.Itoa(i)+"]", field, at(was, i), at(typed, i))
-		}
+		t.walkList(path, field, before, typed)
 	default:
 		t.list = append(t.list, map[string]any{
 			"change": t.object.Change, "apiVersion": t.object.Ref.APIVersion, "kind": t.object.Ref.Kind, "name": t.object.Ref.Name,
 			"path": path, "field": field, "before": before, "after": after, "added": added(before, after),
 		})
 	}
+}
+
+// walkList compares items of the same name, or else those at the same place.
+func (t *toucher) walkList(path, field string, before any, after []any) {
+	was, _ := before.([]any)
+	known := map[string]any{}
+	for _, item := range was {
+		if name := nameOf(item); name != "" {
+			known[name] = item
+		}
+	}
+	for i, item := range after {
+		old := at(was, i)
+		if name := nameOf(item); name != "" {
+			old = known[name]
+			delete(known, name)
+		}
+		t.walk(path+"["+strconv.Itoa(i)+"]", field, old, item)
+	}
+	for i := range was {
+		name := nameOf(was[i])
+		if _, gone := known[name]; gone || (name == "" && i >= len(after)) {
+			t.walk(named(path+"["+strconv.Itoa(i)+"]", was[i]), field, was[i], nil)
+		}
+	}
+}
+
+// named is a path whose last item of a list is told by its name, where it has one.
+func named(path string, item any) string {
+	name := nameOf(item)
+	list, index, found := cutLast(strings.TrimSuffix(path, "]"), "[")
+	if _, err := strconv.Atoi(index); err != nil || name == "" || !found || !strings.HasSuffix(path, "]") {
+		return path
+	}
+	return list + "[name=" + name + "]"
+}
+
+func cutLast(s, separator string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, separator); i >= 0 {
+		return s[:i], s[i+len(separator):], true
+	}
+	return s, "", false
+}
+
+func nameOf(item any) string {
+	object, _ := item.(map[string]any)
+	name, _ := object["name"].(string)
+	return name
 }
 
 // added is the text of a value without the lines that were there before.
