@@ -45,6 +45,21 @@ func (c *claims) hold(candidate lifecycle.Candidate) {
 	c.active[candidate.UID] = struct{}{}
 }
 
+// Watch keeps an improvement's claims while its kept change is watched, without
+// counting it as active.
+func (c *claims) Watch(candidate lifecycle.Candidate) {
+	c.mu.Lock()
+	var wake []types.NamespacedName
+	if _, active := c.active[candidate.UID]; active || !c.holders.has(candidate.UID) {
+		c.stopWaiting(candidate.UID)
+		c.holders.put(candidate)
+		delete(c.active, candidate.UID)
+		wake = c.nextInQueue()
+	}
+	c.mu.Unlock()
+	c.wakeAll(wake)
+}
+
 // Acquire takes the candidate's claims if nobody holds any of them and nobody who
 // goes first waits for one; else it says what holds it up, and notes the candidate
 // as waiting. One that stands in the queue stays there until it has its turn.

@@ -27,6 +27,9 @@ func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error
 		return lifecycle.Standing{}, err
 	}
 	if s.w.Status.AppliedAt == nil {
+		if standing, done, err := s.measureBaseline(ctx, plan); !done || err != nil {
+			return standing, err
+		}
 		if err := s.applyChanges(ctx, plan); err != nil {
 			return lifecycle.Standing{}, err
 		}

@@ -61,6 +61,7 @@ func (s *step) retry(ctx context.Context, why string) (lifecycle.Standing, error
 
 // anotherAttempt begins anew; the attempt before is its parent.
 func (s *step) anotherAttempt(why string) lifecycle.Standing {
+	s.claims.Release(string(s.w.UID)) // those of a watch; what is claimed next may be something else
 	parent, err := uuid.Parse(s.w.Status.ImprovementID)
 	s.beginAttempt(s.w.Status.Attempt+1, uuid.NullUUID{UUID: parent, Valid: err == nil})
 	return lifecycle.Standing{
@@ -151,7 +152,7 @@ func (s *step) laterOnSamePaths(ctx context.Context) (string, error) {
 
 // stands reports whether an improvement's changes are in place.
 func stands(w *dgmv1alpha1.ImprovementWorkspace) bool {
-	return w.Status.Phase == dgmv1alpha1.PhaseCompleted && w.Status.AppliedAt != nil && w.Status.Snapshot != nil
+	return w.Status.Phase == dgmv1alpha1.PhaseCompleted && w.Status.AppliedAt != nil && w.Status.Snapshot != nil && !lifecycle.WasTrial(w)
 }
 
 func because(reason string) string {

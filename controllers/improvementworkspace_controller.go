@@ -26,6 +26,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/analysis"
+	"github.com/acgs/dgm-operator/internal/analysis/prometheus"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore"
 	"github.com/acgs/dgm-operator/internal/settings"
@@ -46,6 +48,12 @@ type ImprovementWorkspaceReconciler struct {
 	Recorder events.EventRecorder
 	// Accounts reads and changes users' objects as their ServiceAccounts.
 	Accounts *tenant.Accounts
+	// MetricServers are the Prometheus servers of the platform.
+	MetricServers *prometheus.Servers
+	// Answers asks the sources of metrics.
+	Answers *analysis.Answers
+	// Backlog keeps samples while the database is away.
+	Backlog *SampleBacklog
 	// Store is the database.
 	Store *pgstore.Store
 	// Admission tells whether the admission policies are in force.
@@ -138,6 +146,9 @@ type step struct {
 	// released: the last finalizer is gone, and maybe the object with it.
 	released bool
 	recheck  time.Duration
+	// wake is when to look again to the point; 0 for never.
+	wake  time.Duration
+	notes []note
 }
 
 func (r *ImprovementWorkspaceReconciler) newStep(cached *dgmv1alpha1.ImprovementWorkspace) *step {
@@ -203,7 +214,11 @@ func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err er
 	standing, retry := s.resolve(standing, err)
 	lifecycle.SetStanding(s.w, standing)
 	if !standing.Phase.IsActive() && s.w.Status.Phase != dgmv1alpha1.PhasePending {
-		s.claims.Release(string(s.w.UID))
+		if s.w.Watching() {
+			s.claims.Watch(candidateOf(s.w))
+		} else {
+			s.claims.Release(string(s.w.UID))
+		}
 	}
 	if mirrorErr := s.reconcileMirror(ctx); mirrorErr != nil {
 		return ctrl.Result{}, mirrorErr
@@ -218,7 +233,25 @@ func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err er
 	if retry != nil {
 		return ctrl.Result{}, retry // with backoff
 	}
-	return ctrl.Result{RequeueAfter: wait.Jitter(s.recheck, 0.2)}, nil
+	return ctrl.Result{RequeueAfter: s.requeueAfter()}, nil
+}
+
+// requeueAfter is when to look again: to the point for what has its time, with a
+// spread for what is only tried again.
+func (s *step) requeueAfter() time.Duration {
+	spread := wait.Jitter(s.recheck, 0.2)
+	if s.wake > 0 && (spread == 0 || s.wake < spread) {
+		return s.wake
+	}
+	return spread
+}
+
+// wakeAt looks again at a time, or earlier if that was asked for.
+func (s *step) wakeAt(at time.Time) {
+	const soon = time.Millisecond
+	if after := max(soon, at.Sub(s.Clock.Now())); s.wake == 0 || after < s.wake {
+		s.wake = after
+	}
 }
 
 // resolve turns an error into where it leaves the improvement, and returns what
@@ -322,6 +355,9 @@ func (r *ImprovementWorkspaceReconciler) restoreClaims(ctx context.Context) erro
 	for i := range list.Items {
 		if list.Items[i].Status.Phase.IsActive() {
 			r.claims.Hold(candidateOf(&list.Items[i]))
+		}
+		if list.Items[i].Watching() {
+			r.claims.Watch(candidateOf(&list.Items[i]))
 		}
 	}
 	return nil

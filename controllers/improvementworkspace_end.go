@@ -24,6 +24,11 @@ const letGoAfter = 30 * time.Second
 
 // reconcileTerminal gives an ended improvement free once the database has its end.
 func (s *step) reconcileTerminal(ctx context.Context) (lifecycle.Standing, error) {
+	if s.w.Watching() {
+		if standing, done, err := s.watch(ctx); done || err != nil {
+			return standing, err
+		}
+	}
 	standing := lifecycle.CurrentStanding(s.w)
 	if !controllerutil.ContainsFinalizer(s.w, dgmv1alpha1.Finalizer) {
 		return standing, nil

@@ -26,6 +26,9 @@ func (s *step) announce(ctx context.Context) {
 		s.Recorder.Eventf(s.w, nil, kind, is.Reason, string(is.Phase), "%s", cutMessage(is.Message))
 		log.FromContext(ctx).Info("Improvement moved", "improvementID", s.w.Status.ImprovementID, "from", was.Phase, "phase", is.Phase, "reason", is.Reason)
 	}
+	for _, n := range s.notes {
+		s.Recorder.Eventf(s.w, nil, n.kind, n.reason, string(is.Phase), "%s", cutMessage(n.message))
+	}
 	refused := apimeta.FindStatusCondition(s.w.Status.Conditions, dgmv1alpha1.ConditionRollbackRefused)
 	if refused != nil && s.before.Status.LastHandled.Rollback != s.w.Status.LastHandled.Rollback {
 		s.Recorder.Eventf(s.w, nil, corev1.EventTypeWarning, dgmv1alpha1.ReasonRollbackRefused, "Rollback", "%s", refused.Message)
@@ -36,6 +39,14 @@ func (s *step) announce(ctx context.Context) {
 // is no news, and an event for each of thousands would cost as much as the status.
 func (s *step) createdSuspended() bool {
 	return s.before.Status.Phase == "" && lifecycle.CurrentStanding(s.w).Reason == dgmv1alpha1.ReasonSuspended
+}
+
+// note is an event besides those that follow from the phase.
+type note struct{ kind, reason, message string }
+
+// note has an event sent when this pass's status is written.
+func (s *step) note(kind, reason, message string) {
+	s.notes = append(s.notes, note{kind, reason, message})
 }
 
 func (s *step) recheckWithin(d time.Duration) {

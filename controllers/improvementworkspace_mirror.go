@@ -106,12 +106,15 @@ func (s *step) databaseReason(err error) string {
 
 // archiveMetadata is dgm_archive.metadata.
 type archiveMetadata struct {
-	Phase              dgmv1alpha1.Phase `json:"phase"`
-	Reason             string            `json:"reason"`
-	Message            string            `json:"message"`
-	Mode               dgmv1alpha1.Mode  `json:"mode,omitempty"`
-	ServiceAccountName string            `json:"serviceAccountName,omitempty"`
-	RollbackReason     string            `json:"rollbackReason,omitempty"`
+	Phase              dgmv1alpha1.Phase   `json:"phase"`
+	Reason             string              `json:"reason"`
+	Message            string              `json:"message"`
+	Mode               dgmv1alpha1.Mode    `json:"mode,omitempty"`
+	ServiceAccountName string              `json:"serviceAccountName,omitempty"`
+	RollbackReason     string              `json:"rollbackReason,omitempty"`
+	Verdict            dgmv1alpha1.Verdict `json:"verdict,omitempty"`
+	Gain               string              `json:"gain,omitempty"`
+	Reward             string              `json:"reward,omitempty"`
 }
 
 // rollbackData is dgm_archive.rollback_data: what would be put back, for people.
@@ -142,6 +145,7 @@ func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
 	}
 	metadata := archiveMetadata{
 		Phase: standing.Phase, Reason: standing.Reason, Message: standing.Message, RollbackReason: w.Status.RollbackReason,
+		Verdict: w.Status.Verdict, Gain: w.Status.Gain, Reward: w.Status.Reward,
 	}
 	if w.Status.MaterialDigest == lifecycle.MaterialDigest(&w.Spec) {
 		metadata.Mode, metadata.ServiceAccountName = w.Spec.Mode, w.Spec.ServiceAccountName
@@ -150,6 +154,7 @@ func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
 		row.Configuration = mustJSON(w.Spec)
 	}
 	row.Metadata = mustJSON(metadata)
+	row.PerformanceBefore, row.PerformanceAfter = performance(&w.Status)
 	if w.Status.StartedAt != nil {
 		row.Timestamp = w.Status.StartedAt.UTC()
 	}

@@ -4,14 +4,35 @@ package controllers
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/analysis"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/internal/pgstore"
+	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
 // beginObserving is where the metrics after the change begin to be compared.
 func (s *step) beginObserving() lifecycle.Standing {
-	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseObserving, Reason: dgmv1alpha1.ReasonObserving, Message: "the metrics after the change are compared with those before"}
+	observing := lifecycle.ObservingOf(s.w)
+	start := analysis.CandidateStart(s.Clock.Now(), observing.Warmup, observing.Interval)
+	if s.w.Status.Observation == nil {
+		s.w.Status.Observation = &dgmv1alpha1.ObservationStatus{}
+	}
+	s.w.Status.Observation.WindowStart = &metav1.MicroTime{Time: start.UTC()}
+	end := start.Add(observing.Window)
+	return lifecycle.Standing{
+		Phase: dgmv1alpha1.PhaseObserving, Reason: dgmv1alpha1.ReasonObserving,
+		Message: fmt.Sprintf("the metrics from %s to %s are compared with those before the change; what they do not tell is decided at %s",
+			start.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339), end.Add(observing.Deadline).UTC().Format(time.RFC3339)),
+	}
 }
 
 // reconcileObserving compares the metrics after the change with those before.
@@ -21,5 +42,263 @@ func (s *step) reconcileObserving(ctx context.Context) (lifecycle.Standing, erro
 	if err != nil {
 		return lifecycle.Standing{}, err
 	}
-	return s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)), nil
+	standing := lifecycle.CurrentStanding(s.w)
+	if s.w.Status.Observation == nil || s.w.Status.Observation.WindowStart == nil {
+		return s.beginObserving(), nil
+	}
+	if standing.Stalled && standing.Reason == dgmv1alpha1.ReasonMetricRegressed {
+		return standing, nil // rollback.policy is Manual: a command is awaited
+	}
+	observing := lifecycle.ObservingOf(s.w)
+	settle := analysis.Settle(observing.Interval)
+	look, due, next := analysis.LookAt(s.w.Status.Observation.WindowStart.UTC(), observing.Window, observing.Deadline, settle, s.Clock.Now())
+	s.wakeAt(next)
+	if !due {
+		return standing, nil
+	}
+	asked := s.lastAsking(look.Window.End.Add(settle), observing.Window)
+	compared, known, err := s.compare(ctx, look.Window, look.Tail(), asked)
+	if err != nil {
+		return lifecycle.Standing{}, err
+	}
+	if !known {
+		return standing, nil
+	}
+	if s.verdictOf(compared) == dgmv1alpha1.VerdictNoData {
+		s.wakeAt(asked.Add(askAgain(observing.Window)))
+	}
+	decision := lifecycle.DecideObservation(s.w, outcomesOf(compared, look.Window), look.Final)
+	return s.follow(ctx, plan, look, compared, decision)
+}
+
+// askAgain is how long after an answer without data the same is asked again.
+func askAgain(window time.Duration) time.Duration {
+	return min(max(window/2, 2*time.Second), time.Minute)
+}
+
+// lastAsking is the last time at which what had no data was to be asked again;
+// it is the same for all who ask the same.
+func (s *step) lastAsking(first time.Time, window time.Duration) time.Time {
+	every := askAgain(window)
+	return first.Add(s.Clock.Since(first) / every * every)
+}
+
+// measured is a metric that was compared.
+type measured struct {
+	metric    *dgmv1alpha1.Metric
+	criterion analysis.Criterion
+	candidate analysis.Side
+	analysis.Comparison
+}
+
+// compare compares every metric in a window with the baseline. known is false
+// while a source is being asked.
+func (s *step) compare(ctx context.Context, window analysis.Window, tail float64, notBefore time.Time) (compared []measured, known bool, err error) {
+	stored, err := s.storedBaseline(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	known = true
+	for i := range s.w.Spec.Metrics {
+		metric := &s.w.Spec.Metrics[i]
+		baseline, candidate, answered := s.sidesOf(ctx, metric, stored[metric.Name], window, notBefore)
+		known = known && answered
+		criterion := criterionOf(metric, tail)
+		compared = append(compared, measured{metric: metric, criterion: criterion, candidate: candidate})
+		if answered {
+			compared[i].Comparison = analysis.Compare(criterion, baseline, candidate)
+		}
+	}
+	return compared, known, nil
+}
+
+// sidesOf are a metric's samples before and after the change. Those before are
+// the recorded ones; without any, the source may still know them.
+func (s *step) sidesOf(ctx context.Context, metric *dgmv1alpha1.Metric, stored []pgstore.Point, window analysis.Window, notBefore time.Time) (baseline, candidate analysis.Side, known bool) {
+	if metric.Job != nil {
+		baseline, candidate = s.measureJob(ctx, metric)
+		return baseline, candidate, true
+	}
+	candidate, known = s.measure(metric, window, notBefore)
+	if len(stored) > 0 {
+		return analysis.Side{Samples: samplesOf(stored)}, candidate, known
+	}
+	if s.w.Status.Observation.BaselineEnd == nil {
+		return analysis.Side{Problem: "nothing was measured"}, candidate, known
+	}
+	baseline, answered := s.measure(metric, s.baselineWindow(), notBefore)
+	return baseline, candidate, known && answered
+}
+
+func criterionOf(metric *dgmv1alpha1.Metric, tail float64) analysis.Criterion {
+	return analysis.Criterion{
+		Direction: metric.Direction, MaxRegression: decimal(strings.TrimSuffix(metric.MaxRegression, "%")) / 100,
+		MinSamples: int(max(2, metric.MinSamples)), Tail: tail,
+	}
+}
+
+// decimal reads what the CRD has checked.
+func decimal(text string) float64 {
+	value, _ := strconv.ParseFloat(text, 64)
+	return value
+}
+
+func outcomesOf(compared []measured, window analysis.Window) []lifecycle.Outcome {
+	outcomes := make([]lifecycle.Outcome, len(compared))
+	for i, m := range compared {
+		outcomes[i] = lifecycle.Outcome{
+			Metric: m.metric, Verdict: m.Verdict,
+			Text: m.Describe(m.metric.Name, m.metric.Unit, m.criterion, window.End.Sub(window.Start)),
+		}
+	}
+	return outcomes
+}
+
+func (s *step) verdictOf(compared []measured) dgmv1alpha1.Verdict {
+	verdicts := make([]dgmv1alpha1.Verdict, len(compared))
+	for i, m := range compared {
+		verdicts[i] = m.Verdict
+	}
+	return analysis.Worst(verdicts...)
+}
+
+// follow records what was measured and does what was decided.
+func (s *step) follow(ctx context.Context, plan snapshot.Plan, look analysis.Look, compared []measured, decision lifecycle.Decision) (lifecycle.Standing, error) {
+	standing := lifecycle.CurrentStanding(s.w)
+	ends := decision.Next != lifecycle.NextWait && decision.Next != lifecycle.NextHold
+	if !ends && !s.isNews(look.Window, compared, decision) {
+		return standing, nil
+	}
+	if err := s.recordSide(ctx, sideCandidate, compared, decision.Next); err != nil {
+		return lifecycle.Standing{}, err
+	}
+	s.showComparison(look.Window, compared)
+	if ends {
+		s.w.Status.Reward = s.rewardOf(compared)
+		s.wake = 0
+	}
+	switch decision.Next {
+	case lifecycle.NextKeep:
+		standing = s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)+"; "+decision.Message)
+		if standing.Phase != dgmv1alpha1.PhaseCompleted {
+			s.w.Status.Reward = "" // it was not this change that was measured
+			return standing, nil
+		}
+		s.beginWatch()
+		return standing, nil
+	case lifecycle.NextRevert, lifecycle.NextRollBack:
+		standing = s.beginRollback(decision.Reason, decision.Message)
+		standing.Reason = decision.Reason
+		return standing, nil
+	case lifecycle.NextHold, lifecycle.NextAwaitCommand:
+		standing.Stalled = true
+	case lifecycle.NextWait:
+		standing.Stalled = false
+	}
+	standing.Reason, standing.Message = decision.Reason, decision.Message
+	return standing, nil
+}
+
+// isNews tells a comparison that is worth a write (P12): of another window, with
+// another verdict, or with another consequence.
+func (s *step) isNews(window analysis.Window, compared []measured, decision lifecycle.Decision) bool {
+	end := s.w.Status.Observation.WindowEnd
+	if end == nil || !end.Time.Equal(window.End) || lifecycle.CurrentStanding(s.w).Reason != decision.Reason {
+		return true
+	}
+	for _, m := range compared {
+		if status := s.metricStatus(m.metric.Name); status == nil || status.Verdict != m.Verdict {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *step) metricStatus(name string) *dgmv1alpha1.MetricStatus {
+	for i := range s.w.Status.Metrics {
+		if s.w.Status.Metrics[i].Name == name {
+			return &s.w.Status.Metrics[i]
+		}
+	}
+	return nil
+}
+
+// recordSide stores the samples of a window. A rollback does not wait for the
+// database (P10), and one that waits is compared again later.
+func (s *step) recordSide(ctx context.Context, side string, compared []measured, next lifecycle.Next) error {
+	var rows []pgstore.Sample
+	for _, m := range compared {
+		rows = append(rows, s.recorded(m.metric, side, m.candidate.Samples)...)
+	}
+	err := s.record(ctx, rows)
+	if !errors.Is(err, pgstore.ErrUnavailable) {
+		return err
+	}
+	switch next {
+	case lifecycle.NextKeep, lifecycle.NextRevert:
+		return &pause{
+			reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
+			message: "the metrics are compared, and cannot be stored yet: " + s.databaseReason(err),
+		}
+	case lifecycle.NextRollBack, lifecycle.NextAwaitCommand:
+		s.Backlog.Add(rows)
+	case lifecycle.NextWait, lifecycle.NextHold:
+	}
+	return nil
+}
+
+// showComparison writes a comparison into status.
+func (s *step) showComparison(window analysis.Window, compared []measured) {
+	s.w.Status.Observation.WindowStart = &metav1.MicroTime{Time: window.Start.UTC()}
+	s.w.Status.Observation.WindowEnd = &metav1.MicroTime{Time: window.End.UTC()}
+	s.w.Status.Metrics = make([]dgmv1alpha1.MetricStatus, len(compared))
+	for i, m := range compared {
+		gain := ""
+		if percent, ok := m.Gain(); ok {
+			gain = analysis.FormatPercent(percent)
+		}
+		s.w.Status.Metrics[i] = dgmv1alpha1.MetricStatus{
+			Name: m.metric.Name, Verdict: m.Verdict, Gain: gain, Interval: m.Interval(m.criterion.Direction),
+			Baseline: analysis.FormatValue(m.Baseline), Candidate: analysis.FormatValue(m.Candidate),
+			BaselineSamples: int32(m.BaselineSamples), CandidateSamples: int32(m.CandidateSamples), //nolint:gosec // at most some ten thousand
+		}
+	}
+	s.w.Status.Verdict = s.verdictOf(compared)
+	s.w.Status.Gain = ""
+	if total, ok := analysis.TotalGain(gainsOf(compared)); ok {
+		s.w.Status.Gain = analysis.FormatPercent(total)
+	}
+}
+
+// rewardOf is 0 for a change that failed, and empty when not everything was
+// measured.
+func (s *step) rewardOf(compared []measured) string {
+	switch s.verdictOf(compared) {
+	case dgmv1alpha1.VerdictFail:
+		return analysis.FormatReward(0)
+	case dgmv1alpha1.VerdictNoData:
+		return ""
+	}
+	reward, ok := analysis.Reward(gainsOf(compared))
+	if !ok {
+		return ""
+	}
+	return analysis.FormatReward(reward)
+}
+
+func gainsOf(compared []measured) []analysis.Weighted {
+	var gains []analysis.Weighted
+	for _, m := range compared {
+		if percent, ok := m.Gain(); ok {
+			gains = append(gains, analysis.Weighted{Gain: percent, Weight: weightOf(m.metric)})
+		}
+	}
+	return gains
+}
+
+func weightOf(metric *dgmv1alpha1.Metric) float64 {
+	if metric.Weight == "" {
+		return 1
+	}
+	return decimal(metric.Weight)
 }

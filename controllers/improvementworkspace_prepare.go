@@ -37,6 +37,9 @@ func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error)
 	if waiting != nil {
 		return lifecycle.Standing{}, &pause{reason: waiting.Reason, message: waiting.Message, recheck: waiting.Recheck}
 	}
+	if err := s.checkMetricSources(); err != nil {
+		return lifecycle.Standing{}, err
+	}
 	plan, err := s.plan(ctx)
 	if err != nil {
 		return lifecycle.Standing{}, err

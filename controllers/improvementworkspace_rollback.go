@@ -65,7 +65,16 @@ func (s *step) reconcileRollingBack(ctx context.Context) (lifecycle.Standing, er
 		return *waiting, nil
 	}
 	s.w.Status.CompletedAt = s.now()
-	return done.standing(s.w.Status.RollbackReason), nil
+	return s.endOfTrial(done.standing(s.w.Status.RollbackReason)), nil
+}
+
+// endOfTrial is Completed for a trial that went well and was put back as a whole
+// (onSuccess: Revert).
+func (s *step) endOfTrial(standing lifecycle.Standing) lifecycle.Standing {
+	if !lifecycle.WasTrial(s.w) || standing.Reason != dgmv1alpha1.ReasonRolledBack {
+		return standing
+	}
+	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonReverted, Message: standing.Message}
 }
 
 // healthUnknown says that everything is put back, and what is missing to see

@@ -80,6 +80,7 @@ const (
 	ReasonObserving   = "Observing"
 	ReasonRollingBack = "RollingBack"
 	ReasonRetrying    = "Retrying"
+	ReasonBaseline    = "MeasuringBaseline"
 
 	// Ends.
 	ReasonCompleted        = "Completed"
@@ -121,6 +122,14 @@ const (
 	// Events of a sandbox.
 	ReasonSandboxIncomplete = "SandboxIncomplete"
 	ReasonTestEnded         = "TestEnded"
+
+	// Metrics.
+	ReasonMetricSourceUnknown = "MetricSourceUnknown"
+	ReasonBaselineMissing     = "BaselineMissing"
+	ReasonMetricRegressed     = "MetricRegressed"
+	ReasonMetricsUndecided    = "MetricsUndecided"
+	ReasonReverted            = "Reverted"
+	ReasonWatchEnded          = "WatchEnded"
 
 	// The mirror.
 	ReasonSynced        = "Synced"

@@ -241,6 +241,22 @@ type MetricStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Gain string `json:"gain,omitempty"`
+
+	// interval is where the true change of the value lies, with its confidence,
+	// like "95%: +1.0% … +8.2%".
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Interval string `json:"interval,omitempty"`
+
+	// baselineSamples is how many samples the baseline has.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	BaselineSamples int32 `json:"baselineSamples,omitempty"`
+
+	// candidateSamples is how many samples the candidate has.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	CandidateSamples int32 `json:"candidateSamples,omitempty"`
 }
 
 // ObservationStatus says what is watched and until when.
@@ -253,11 +269,15 @@ type ObservationStatus struct {
 	// +optional
 	WindowStart *metav1.MicroTime `json:"windowStart,omitempty"`
 
-	// watchUntil is when the watch after completion ends.
+	// windowEnd is when the candidate's window that was compared last ended.
+	// +optional
+	WindowEnd *metav1.MicroTime `json:"windowEnd,omitempty"`
+
+	// watchUntil is when the watch after completion ends; missing when there is none any more.
 	// +optional
 	WatchUntil *metav1.Time `json:"watchUntil,omitempty"`
 
-	// watched is when the watch last compared.
+	// watched is when the window that the watch compared last ended.
 	// +optional
-	Watched *metav1.Time `json:"watched,omitempty"`
+	Watched *metav1.MicroTime `json:"watched,omitempty"`
 }

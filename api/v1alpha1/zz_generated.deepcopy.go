@@ -631,6 +631,10 @@ func (in *ObservationStatus) DeepCopyInto(out *ObservationStatus) {
 		in, out := &in.WindowStart, &out.WindowStart
 		*out = (*in).DeepCopy()
 	}
+	if in.WindowEnd != nil {
+		in, out := &in.WindowEnd, &out.WindowEnd
+		*out = (*in).DeepCopy()
+	}
 	if in.WatchUntil != nil {
 		in, out := &in.WatchUntil, &out.WatchUntil
 		*out = (*in).DeepCopy()

@@ -30,6 +30,8 @@ import (
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/controllers"
+	"github.com/acgs/dgm-operator/internal/analysis"
+	"github.com/acgs/dgm-operator/internal/analysis/prometheus"
 	"github.com/acgs/dgm-operator/internal/keyset"
 	"github.com/acgs/dgm-operator/internal/monitoring"
 	"github.com/acgs/dgm-operator/internal/pgstore"
@@ -54,6 +56,7 @@ type runOptions struct {
 	probeAddress    string
 	pprofAddress    string
 	keysetSecret    string
+	metricSources   string
 	serviceAccount  string
 	tenantRole      string
 	resyncInterval  time.Duration
@@ -80,6 +83,7 @@ func newRunCommand() *cobra.Command {
 	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics by HTTPS, to those whom the API server lets")
 	flags.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
 	flags.StringVar(&o.pprofAddress, "pprof-bind-address", "0", "where Go profiles are served, without asking who reads them, like 127.0.0.1:6060; 0 for nowhere")
+	flags.StringVar(&o.metricSources, "metric-sources-file", "", "file that names the Prometheus servers which improvements may ask; read anew when it changes")
 	bindKeysetSecret(flags, &o.keysetSecret)
 	flags.StringVar(&o.serviceAccount, "service-account", "dgm-system:dgm-operator", "the operator's own ServiceAccount, as namespace:name, for messages")
 	flags.StringVar(&o.tenantRole, "tenant-role", "dgm-tenant", "ClusterRole that opts a namespace in, for messages")
@@ -198,8 +202,14 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 		return err
 	}
 	outbox := &controllers.Outbox{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.namespace}
+	servers, err := prometheus.Open(o.metricSources, ctrl.Log.WithName("metric-sources"), clock.RealClock{})
+	if err != nil {
+		return err
+	}
+	backlog := &controllers.SampleBacklog{Store: store, Log: ctrl.Log.WithName("samples")}
 	improvements := &controllers.ImprovementWorkspaceReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder("dgm-operator"),
+		MetricServers: servers, Answers: analysis.NewAnswers(clock.RealClock{}), Backlog: backlog,
 		Accounts: accounts, Store: store, Admission: guard, Outbox: outbox,
 		ClusterName: o.clusterName, TenantRole: o.tenantRole, Operator: o.serviceAccount,
 		Workers: o.workers, Clock: clock.RealClock{},
@@ -223,7 +233,7 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	}
 	return errors.Join(
 		improvements.SetupWithManager(mgr), policies.SetupWithManager(mgr), configurations.SetupWithManager(mgr),
-		mgr.Add(resync), mgr.Add(manager.RunnableFunc(store.Lead)), mgr.Add(monitor),
+		mgr.Add(resync), mgr.Add(manager.RunnableFunc(store.Lead)), mgr.Add(monitor), mgr.Add(backlog),
 	)
 }
 

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/analysis"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
+)
+
+// beginWatch is where a kept change begins to be watched, if it is.
+func (s *step) beginWatch() {
+	watch := lifecycle.ObservingOf(s.w).Watch
+	if watch > 0 && s.w.Status.KeptAt != nil {
+		s.w.Status.Observation.WatchUntil = &metav1.Time{Time: s.w.Status.KeptAt.Add(watch).UTC()}
+	}
+}
+
+// watch compares each window after a kept change with the baseline. A Fail rolls
+// back; what is undecided never does. done says that this was this pass's step.
+// The row of a completed improvement is final (P11): what is compared shows in
+// status only when it ends in a rollback.
+func (s *step) watch(ctx context.Context) (standing lifecycle.Standing, done bool, err error) {
+	observing, observation := lifecycle.ObservingOf(s.w), s.w.Status.Observation
+	settle := analysis.Settle(observing.Interval)
+	begun, until := s.w.Status.KeptAt.UTC(), observation.WatchUntil.UTC()
+	window, windows, due, next := analysis.WatchWindow(begun, until, observing.Window, settle, s.Clock.Now())
+	if !due || (observation.Watched != nil && !observation.Watched.Time.Before(window.End)) {
+		s.wakeAt(next)
+		return lifecycle.Standing{}, false, nil
+	}
+	compared, known, err := s.compare(ctx, window, analysis.WatchTail(windows), window.End.Add(settle))
+	if err != nil || !known {
+		s.recheckWithin(lifecycle.FallbackInterval)
+		return lifecycle.Standing{}, false, err
+	}
+	decision := lifecycle.DecideWatch(s.w, outcomesOf(compared, window))
+	if err := s.recordSide(ctx, sideWatch, compared, lifecycle.NextRollBack); err != nil {
+		return lifecycle.Standing{}, false, err
+	}
+	observation.Watched = &metav1.MicroTime{Time: window.End.UTC()}
+	if decision.Next != lifecycle.NextKeep {
+		standing, err = s.endWatch(ctx, window, compared, decision)
+		return standing, true, err
+	}
+	if !window.End.Before(until) {
+		observation.WatchUntil = nil
+		s.note(corev1.EventTypeNormal, dgmv1alpha1.ReasonWatchEnded, "the change was watched to the end and stays")
+		return lifecycle.Standing{}, false, nil
+	}
+	s.wakeAt(next)
+	return lifecycle.Standing{}, false, nil
+}
+
+// endWatch ends the watch of a change that has failed.
+func (s *step) endWatch(ctx context.Context, window analysis.Window, compared []measured, decision lifecycle.Decision) (lifecycle.Standing, error) {
+	if decision.Next == lifecycle.NextRollBack {
+		if err := s.addFinalizer(ctx); err != nil {
+			return lifecycle.Standing{}, err
+		}
+	}
+	s.showComparison(window, compared)
+	s.w.Status.Reward = s.rewardOf(compared)
+	s.w.Status.Observation.WatchUntil = nil
+	if decision.Next == lifecycle.NextAwaitCommand {
+		return lifecycle.Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: decision.Reason, Message: decision.Message, Stalled: true}, nil
+	}
+	standing := s.beginRollback(decision.Reason, decision.Message)
+	standing.Reason = decision.Reason
+	return standing, nil
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package analysis
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"k8s.io/utils/clock"
+)
+
+// Question asks a source for the samples of a window. Equal questions have one
+// answer.
+type Question struct {
+	// Source names the server; questions to different ones do not wait for each other.
+	Source string
+	// Query is what is asked, in the words of the source.
+	Query string
+	// Start and End are the ends of the window, in nanoseconds since 1970, so that
+	// questions can be compared.
+	Start, End int64
+	// Step is the time between two points, for a source that computes them.
+	Step time.Duration
+}
+
+// Window is the window of the question.
+func (q Question) Window() Window {
+	return Window{Start: time.Unix(0, q.Start).UTC(), End: time.Unix(0, q.End).UTC()}
+}
+
+// Source answers questions. Its errors say why there is no data.
+type Source func(ctx context.Context, q Question) ([]Sample, error)
+
+// Answer is what a source said.
+type Answer struct {
+	Samples []Sample
+	// Problem says why there are none; empty when all is well.
+	Problem string
+	// asked is when the question was asked.
+	asked time.Time
+}
+
+const (
+	// perSource is how many questions a source is asked at a time.
+	perSource = 4
+	// maxAnswers and maxKept bound, in answers and in samples, what is kept.
+	maxAnswers = 4096
+	maxKept    = 1 << 19
+	// answerTimeout bounds a question, should the source have no bound of its own.
+	answerTimeout = time.Minute
+)
+
+// Answers asks sources in the background: a source that does not answer holds
+// nobody up. A question that many ask at a time, or one after the other, is asked
+// once.
+type Answers struct {
+	// Clock tells the time.
+	Clock clock.PassiveClock
+
+	mu      sync.Mutex
+	kept    *simplelru.LRU[Question, Answer]
+	samples int
+	asking  map[Question]*asking
+	queues  map[string]*queue
+}
+
+// asking is a question that has no answer yet.
+type asking struct {
+	question Question
+	source   Source
+	begun    time.Time
+	waiting  map[string]func()
+}
+
+// queue are the questions to one source, and how many are being asked.
+type queue struct {
+	next    []*asking
+	running int
+}
+
+// NewAnswers returns one that keeps nothing yet.
+func NewAnswers(c clock.PassiveClock) *Answers {
+	a := &Answers{Clock: c, asking: map[Question]*asking{}, queues: map[string]*queue{}}
+	kept, err := simplelru.NewLRU(maxAnswers, func(_ Question, dropped Answer) { a.samples -= len(dropped.Samples) })
+	if err != nil {
+		panic("the size is positive: " + err.Error())
+	}
+	a.kept = kept
+	return a
+}
+
+// Ask returns the answer to a question that was asked at that time or later. If
+// there is none yet the source is asked, and wake is called once it has answered;
+// of the same waiter only the last wake.
+func (a *Answers) Ask(q Question, source Source, notBefore time.Time, waiter string, wake func()) (answer Answer, known bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if kept, found := a.kept.Get(q); found && !kept.asked.Before(notBefore) {
+		return kept, true
+	}
+	if current, found := a.asking[q]; found {
+		current.waiting[waiter] = wake
+		return Answer{}, false
+	}
+	current := &asking{question: q, source: source, waiting: map[string]func(){waiter: wake}}
+	a.asking[q] = current
+	asked, found := a.queues[q.Source]
+	if !found {
+		asked = &queue{}
+		a.queues[q.Source] = asked
+	}
+	asked.next = append(asked.next, current)
+	if asked.running < perSource {
+		asked.running++
+		go a.work(asked, q.Source)
+	}
+	return Answer{}, false
+}
+
+// work asks one question after the other until the queue is empty.
+func (a *Answers) work(asked *queue, source string) {
+	for {
+		a.mu.Lock()
+		if len(asked.next) == 0 {
+			if asked.running--; asked.running == 0 {
+				delete(a.queues, source)
+			}
+			a.mu.Unlock()
+			return
+		}
+		current := asked.next[0]
+		asked.next = asked.next[1:]
+		current.begun = a.Clock.Now()
+		a.mu.Unlock()
+		a.keep(current, answerOf(current))
+	}
+}
+
+func answerOf(current *asking) Answer {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	samples, err := current.source(ctx, current.question)
+	answer := Answer{Samples: samples, asked: current.begun}
+	if err != nil {
+		answer.Samples, answer.Problem = nil, err.Error()
+	}
+	return answer
+}
+
+// keep stores an answer and wakes those who wait for it.
+func (a *Answers) keep(current *asking, answer Answer) {
+	a.mu.Lock()
+	a.kept.Remove(current.question)
+	a.kept.Add(current.question, answer)
+	a.samples += len(answer.Samples)
+	for a.samples > maxKept && a.kept.Len() > 1 {
+		a.kept.RemoveOldest()
+	}
+	delete(a.asking, current.question)
+	a.mu.Unlock()
+	for _, wake := range current.waiting {
+		wake()
+	}
+}
