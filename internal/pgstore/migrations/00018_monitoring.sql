@@ -20,7 +20,7 @@ BEGIN
     -- evicted while its statement ran. From a backslash or a dollar quote on, where a constant ends cannot be told.
     RETURN QUERY EXECUTE format($query$
         SELECT s.queryid, substring(s.query FROM '^-- name: (\w+)'),
-            left(btrim(regexp_replace(regexp_replace(regexp_replace(s.query, '^-- name: [^\n]*\n', ''), '(\\|\$([a-zA-Z_]\w*)?\$).*$', '…'),
+            left(btrim(regexp_replace(regexp_replace(regexp_replace(left(s.query, 5000), '^-- name: [^\n]*\n', ''), '(\\|\$([a-zA-Z_]\w*)?\$).*$', '…'),
                 $re$'[^']*('|$)|--[^\n]*|/\*([^*]|\*+[^*/])*(\*+/|$)|(?<![\w$."])\d[\w.]*$re$, '?', 'g')), 1000),
             s.calls, s.total / 1000, s.total / 1000 / s.calls, s.slowest / 1000, s.rows, s.hit, s.read, s.temp, s.wal
         FROM (
