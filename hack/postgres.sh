@@ -65,11 +65,10 @@ create() {
 
 # certify ADDRESS gives the server a certificate for localhost and ADDRESS, unless it has one that is good for another day.
 certify() {
-  local data name check new_key="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -config $DIR/openssl.cnf"
+  local data name check
   data=$(readlink -f "$DIR/data")
-  case $1 in *[!0-9.]*) name=DNS:$1 check="-verify_hostname $1" ;; *) name=IP:$1 check="-verify_ip $1" ;; esac
-  # shellcheck disable=SC2086 # options, to be split
-  ! openssl verify -CAfile "$DIR/ca.crt" $check -attime $(($(date +%s) + 86400)) "$data/server.crt" >/dev/null 2>&1 || return 0
+  case $1 in *[!0-9.]*) name=DNS:$1 check=-verify_hostname ;; *) name=IP:$1 check=-verify_ip ;; esac
+  ! openssl verify -CAfile "$DIR/ca.crt" $check "$1" -attime $(($(date +%s) + 86400)) "$data/server.crt" >/dev/null 2>&1 || return 0
   cat >"$DIR/openssl.cnf" <<E
 [req]
 distinguished_name = dn
@@ -83,16 +82,17 @@ keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
 subjectAltName = IP:127.0.0.1, DNS:localhost, $name
 E
-  # shellcheck disable=SC2086 # options, to be split
-  (
-    umask 077
-    [ -e "$DIR/ca.crt" ] ||
-      openssl req -x509 $new_key -extensions ca -subj "/CN=dgm local stack" -keyout "$DIR/ca.key" -out "$DIR/ca.crt" 2>/dev/null
-    openssl req -x509 $new_key -extensions server -CA "$DIR/ca.crt" -CAkey "$DIR/ca.key" -subj /CN=postgres \
-      -keyout "$data/server.key" -out "$data/server.crt" 2>/dev/null
-  )
+  [ -e "$DIR/ca.crt" ] || issue "$DIR/ca" "/CN=dgm local stack" -extensions ca
+  issue "$data/server" /CN=postgres -extensions server -CA "$DIR/ca.crt" -CAkey "$DIR/ca.key"
   chmod a+r "$DIR/ca.crt"
   [ -z "$account" ] || chown "$account:" "$data"/server.{crt,key}
+}
+
+# issue FILE SUBJECT OPTION… makes FILE.crt and FILE.key.
+issue() {
+  local said
+  said=$(umask 077; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -config "$DIR/openssl.cnf" \
+    -keyout "$1.key" -out "$1.crt" -subj "$2" "${@:3}" 2>&1) || die "openssl: $said"
 }
 
 # configure ADDRESS writes what the server is started with; a data directory of an older clone gets it too.
@@ -162,7 +162,10 @@ up() {
 }
 
 # settings is a digest of what the server reads when it starts.
-settings() { (cd "$(readlink -f "$DIR/data")" && cat postgresql.conf pg_hba.conf server.crt 2>/dev/null || true) | sha256sum; }
+settings() {
+  local data; data=$(readlink -f "$DIR/data")
+  { cat "$data"/{postgresql.conf,pg_hba.conf,server.crt} 2>/dev/null || true; } | sha256sum   # one of an older clone has no certificate
+}
 
 down() {
   [ -e "$DIR" ] || return 0

@@ -100,7 +100,8 @@ images: [{name: dgm-operator, newName: $name, newTag: "$tag"}]
 E
   kubectl apply -f config/manager/namespace.yaml >/dev/null
   secret=$(kubectl create secret generic dgm-database -n $system --dry-run=client -o yaml \
-    --from-file=url=<(database_url dgm_operator) --from-file=migration-url=<(database_url dgm_migrate) --from-file=ca.crt="$POSTGRES_DIR/ca.crt" |
+    --from-literal=url="$(database_url dgm_operator)" --from-literal=migration-url="$(database_url dgm_migrate)" \
+    --from-file=ca.crt="$POSTGRES_DIR/ca.crt" |
     kubectl apply -f -)
   kubectl apply -k "$LOCAL/deploy" >"$LOCAL/logs/apply.log"
   # It would take up another address by itself, some seconds after this script has said that it is ready.

@@ -72,11 +72,12 @@ func (s *session) listenLoop(ctx context.Context) error {
 	return ctx.Err()
 }
 
-var errAddressChanged = errors.New("the database's URL was changed")
-
 // listen serves one connection, of its own since a pool hands them around, and
 // returns why it ended.
 func (s *session) listen(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.relisten.Store(&cancel) // before the URL is read, lest a change go unnoticed
 	config, err := parseURL(s.store.config.URL)
 	if err != nil {
 		return err
@@ -99,11 +100,7 @@ func (s *session) listen(ctx context.Context) error {
 			s.hear(ctx, notification)
 			continue
 		}
-		// Nothing for a while: is the connection alive, and are its credentials in force?
-		now, err := parseURL(s.store.config.URL)
-		if err == nil && now.ConnString() != config.ConnString() {
-			return errAddressChanged
-		}
+		// Nothing for a while: is the connection alive?
 		if err := ping(ctx, conn); err != nil {
 			return err
 		}
