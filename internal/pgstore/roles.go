@@ -42,10 +42,6 @@ var ownRoleSQL string
 //go:embed grants.sql
 var grantsSQL string
 
-// RolesSQL is what a database administrator runs once where the role that
-// migrates may not make roles.
-func RolesSQL() string { return rolesSQL }
-
 // becomeOwner makes what the connection creates belong to dgm_owner, where it may
 // act as that.
 func becomeOwner(ctx context.Context, conn *pgx.Conn) error {
