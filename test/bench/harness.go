@@ -26,6 +26,7 @@ type harness struct {
 	cleanups []func()
 	postgres *pgtest.Server
 	version  string
+	filled   *volume
 }
 
 func newHarness(ctx context.Context) *harness {

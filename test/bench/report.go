@@ -16,6 +16,8 @@ type result struct {
 	name  string
 	value float64
 	unit  string
+	// digits of a value that has a unit.
+	digits int
 	// atMost and atLeast are limits; nil for none.
 	atMost, atLeast *float64
 	detail          string
@@ -52,7 +54,7 @@ func printReport(out io.Writer, facts []string, results []result) {
 	for _, r := range results {
 		value := fmt.Sprintf("%.2f", r.value)
 		if r.unit != "" {
-			value = fmt.Sprintf("%.0f %s", r.value, r.unit)
+			value = fmt.Sprintf("%.*f %s", r.digits, r.value, r.unit)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.name, value, r.limit(), r.verdict(), r.detail)
 	}
