@@ -88,7 +88,7 @@ func (h *harness) database() string {
 // migrated makes a new database with the schema in it.
 func (h *harness) migrated() (url string, err error) {
 	url = h.database()
-	migrator, err := pgstore.NewMigrator(h.ctx, url)
+	migrator, err := pgstore.NewMigrator(h.ctx, pgtest.MigrationURL(url))
 	if err != nil {
 		return "", err
 	}

@@ -59,11 +59,11 @@ func (v Volume) window(n int, from time.Time, measurements int) []any {
 
 const insertSamples = `
 INSERT INTO dgm.performance_metrics (id, metric_name, metric_type, metric_scope, value, unit, service_name, tags, "timestamp", constitutional_hash)
-SELECT gen_random_uuid(), (ARRAY['request_duration', 'requests', 'errors', 'cpu'])[s % 4 + 1], (ARRAY['latency', 'throughput', 'error_rate', 'resource_usage'])[s % 4 + 1],
+SELECT (lpad(to_hex(i), 12, '0') || '70008000000000000000')::uuid, (ARRAY['request_duration', 'requests', 'errors', 'cpu'])[s % 4 + 1], (ARRAY['latency', 'throughput', 'error_rate', 'resource_usage'])[s % 4 + 1],
 	'service', round((50 * exp(random() * random() * 4))::numeric, 3), (ARRAY['ms', '1/s', '1/s', 'cores'])[s % 4 + 1], 'service-' || s / 4,
 	jsonb_build_object('pod', 'pod-' || s, 'zone', 'z1'), at, @hash
 FROM (
-	SELECT i % @series AS s, @end::timestamptz - ((@rows::bigint - i - 1) / @series + random()) * @interval::interval AS at
+	SELECT i, i % @series AS s, @end::timestamptz - ((@rows::bigint - i - 1) / @series + random()) * @interval::interval AS at
 	FROM generate_series(@first::bigint, @last::bigint) AS i
 ) sample`
 
@@ -88,14 +88,14 @@ FROM generate_series(1, $5::bigint) AS i`, series, v.end, span, v.Hash, count)
 	return err
 }
 
-// The newest improvements are pending or run; of the others most were kept. Ids
-// are as random as real ones. A year of them.
+// The newest improvements are pending or run; of the others most were kept. Row
+// ids are in the order of time, like UUIDv7; improvement ids are random. A year.
 const insertArchive = `
 INSERT INTO dgm.dgm_archive (id, improvement_id, attempt, material_digest, "timestamp", description, algorithm_changes, constitutional_compliance_score,
 	status, outcome_reason, metadata, created_by, cluster, namespace, name, uid, generation, writer_epoch, revision, constitutional_hash, created_at)
-SELECT gen_random_uuid(), md5('improvement-' || i)::uuid, 1 + i % 2, md5('digest-' || i / 2), at, 'Serve the product list from cache for longer',
+SELECT (lpad(to_hex(i), 12, '0') || '70008000000000000000')::uuid, md5('improvement-' || i)::uuid, 1 + i % 2, 'digest-' || i / 2, at, 'Serve the product list from cache for longer',
 	'[{"name": "cache", "type": "Merge"}]', 0.95, s, CASE WHEN s IN ('failed', 'rolled_back') THEN 'MetricRegressed' END, '{"phase": "Completed"}', 'ci',
-	'prod', 'team-' || i / 2 % 50, 'improvement-' || i / 2, md5('uid-' || i / 2), 1, 1, i, @hash, at
+	'prod', 'team-' || i / 2 % 50, 'improvement-' || i / 2, 'uid-' || i / 2, 1, 1, i, @hash, at
 FROM (
 	SELECT i, @end::timestamptz - (@rows - i) * (interval '365 days' / @rows::bigint) AS at,
 		CASE WHEN i >= @rows - @open THEN 'pending' WHEN i >= @rows - 2 * @open THEN 'running'
@@ -107,9 +107,9 @@ FROM (
 const insertWorkspaces = `
 INSERT INTO dgm.improvement_workspaces (id, improvement_id, name, description, status, target_service, improvement_type, priority, configuration,
 	compliance_validated, created_by, completed_at, cluster, namespace, uid, generation, writer_epoch, revision, constitutional_hash, created_at)
-SELECT gen_random_uuid(), md5('improvement-' || i)::uuid, 'improvement-' || i / 2, 'Serve the product list from cache for longer', s, 'service-' || i % @services,
+SELECT (lpad(to_hex(i), 12, '0') || '70008000000000000000')::uuid, md5('improvement-' || i)::uuid, 'improvement-' || i / 2, 'Serve the product list from cache for longer', s, 'service-' || i % @services,
 	'ConfigurationUpdate', 'Medium', '{"changes": [{"name": "cache", "type": "Merge"}]}', true, 'ci', CASE WHEN i < @rows - 100 THEN at + interval '5 minutes' END,
-	'prod', 'team-' || i / 2 % 50, md5('uid-' || i / 2), 1, 1, i, @hash, at
+	'prod', 'team-' || i / 2 % 50, 'uid-' || i / 2, 1, 1, i, @hash, at
 FROM (
 	SELECT i, @end::timestamptz - (@rows - i) * (interval '365 days' / @rows::bigint) AS at,
 		CASE WHEN i >= @rows - 100 THEN 'validating' WHEN i < @rows * 362 / 365 THEN 'archived' WHEN i * 7919 % 100 < 17 THEN 'failed' ELSE 'completed' END AS s
@@ -119,7 +119,7 @@ FROM (
 const insertAssessments = `
 INSERT INTO dgm.constitutional_compliance_logs (id, improvement_id, service_name, operation_type, compliance_level, compliance_score, status,
 	constitutional_version, violations, assessment_method, assessor_id, assessed_at, cluster, namespace, name, constitutional_hash, created_at)
-SELECT gen_random_uuid(), md5('improvement-' || i % @improvements)::uuid, 'service-' || i % @services, 'configuration-update',
+SELECT (lpad(to_hex(i), 12, '0') || '70008000000000000000')::uuid, md5('improvement-' || i % @improvements)::uuid, 'service-' || i % @services, 'configuration-update',
 	CASE WHEN h < 1 THEN 'critical_violation' WHEN h < 4 THEN 'major_violation' WHEN h < 10 THEN 'minor_violation' WHEN h < 20 THEN 'warning' WHEN h < 90 THEN 'compliant' ELSE 'exemplary' END,
 	0.9, 'completed', '1.0', CASE WHEN h < 10 THEN '[{"principle": "safety"}]'::jsonb END, 'automated', 'dgm-operator', at, 'prod', 'team-1', 'improvement', @hash, at
 FROM (
@@ -130,36 +130,67 @@ FROM (
 const insertArms = `
 INSERT INTO dgm.bandit_states (id, algorithm_type, context_key, arm_id, total_pulls, total_reward, average_reward, safety_threshold, algorithm_state,
 	last_updated, cluster, namespace, name, uid, generation, writer_epoch, revision, constitutional_hash, created_at)
-SELECT gen_random_uuid(), 'conservative_bandit', 'prod/team-' || p % 50 || '/policy-' || p || '/default', 'arm-' || i % @arms, i % 97, i % 97 * 0.5, 0.5, 0.8, '{"bound": 0.1}',
-	@end::timestamptz - random() * interval '30 days', 'prod', 'team-' || p % 50, 'policy-' || p, md5('policy-' || p), 1, 1, i, @hash, @end::timestamptz - interval '90 days'
+SELECT (lpad(to_hex(i), 12, '0') || '70008000000000000000')::uuid, 'conservative_bandit', 'prod/team-' || p % 50 || '/policy-' || p || '/default', 'arm-' || i % @arms, i % 97, i % 97 * 0.5, 0.5, 0.8, '{"bound": 0.1}',
+	@end::timestamptz - random() * interval '30 days', 'prod', 'team-' || p % 50, 'policy-' || p, 'policy-' || p, 1, 1, i, @hash, @end::timestamptz - interval '90 days'
 FROM (SELECT i, i / @arms AS p FROM generate_series(@first::bigint, @last::bigint) AS i) arm`
 
 // Load makes all rows but the samples, by a superuser. Every trigger that is not
 // about foreign keys is as it is; these hold by the way the rows are made.
+// Indexes are those that there were, built anew.
 func (v Volume) Load(ctx context.Context, pool *pgxpool.Pool) error {
-	for _, table := range []struct {
-		insert string
-		rows   int
+	for _, t := range []struct {
+		name, insert string
+		rows         int
 	}{
-		{insertArchive, v.Improvements}, {insertWorkspaces, v.Improvements}, {insertAssessments, v.Assessments}, {insertArms, v.Arms},
+		{"dgm_archive", insertArchive, v.Improvements}, {"improvement_workspaces", insertWorkspaces, v.Improvements},
+		{"constitutional_compliance_logs", insertAssessments, v.Assessments}, {"bandit_states", insertArms, v.Arms},
 	} {
-		args := pgx.NamedArgs{
-			"rows": int64(table.rows), "end": v.end, "hash": v.Hash, "open": int64(open), "services": int64(services), "arms": int64(arms), "improvements": int64(v.Improvements),
-		}
-		err := inParts(ctx, 0, table.rows, func(ctx context.Context, first, last int) error {
-			part := pgx.NamedArgs{"first": first, "last": last}
-			for name, value := range args {
-				part[name] = value
-			}
-			return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
-					return err
-				}
-				_, err := tx.Exec(ctx, table.insert, part)
-				return err
-			})
-		})
+		err := withoutIndexes(ctx, pool, t.name, func() error { return v.loadTable(ctx, pool, t.insert, t.rows) })
 		if err != nil {
+			return fmt.Errorf("load %s: %w", t.name, err)
+		}
+	}
+	return nil
+}
+
+func (v Volume) loadTable(ctx context.Context, pool *pgxpool.Pool, insert string, rows int) error {
+	return inParts(ctx, 0, rows, func(ctx context.Context, first, last int) error {
+		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, insert, pgx.NamedArgs{
+				"first": first, "last": last, "rows": int64(rows), "end": v.end, "hash": v.Hash, "open": int64(open),
+				"services": int64(services), "arms": int64(arms), "improvements": int64(v.Improvements),
+			})
+			return err
+		})
+	})
+}
+
+// withoutIndexes drops the indexes of a table that no constraint needs, and
+// makes them again afterwards: building one is faster than filling it.
+func withoutIndexes(ctx context.Context, pool *pgxpool.Pool, table string, load func() error) error {
+	rows, err := pool.Query(ctx, `SELECT i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid) FROM pg_index i
+		WHERE i.indrelid = ('dgm.' || $1::text)::regclass AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid) ORDER BY 1`, table)
+	if err != nil {
+		return err
+	}
+	type index struct{ Name, Definition string }
+	indexes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[index])
+	if err != nil {
+		return err
+	}
+	for _, i := range indexes {
+		if _, err := pool.Exec(ctx, "DROP INDEX "+i.Name); err != nil {
+			return err
+		}
+	}
+	if err := load(); err != nil {
+		return err
+	}
+	for _, i := range indexes {
+		if _, err := pool.Exec(ctx, i.Definition); err != nil {
 			return err
 		}
 	}
