@@ -45,6 +45,7 @@ type options struct {
 	quick, strict bool
 	only          string
 	managerArgs   string
+	record        string
 }
 
 func main() {
@@ -64,6 +65,7 @@ func main() {
 	flag.IntVar(&o.assessments, "assessments", o.assessments, "assessments in the table that is asked")
 	flag.IntVar(&o.arms, "arms", o.arms, "arms in the table that is asked")
 	flag.StringVar(&o.managerArgs, "manager-args", "", "further flags of `manager run`, separated by spaces")
+	flag.StringVar(&o.record, "record", "", "document to put the report into, in the place of the run that it has")
 	flag.Parse()
 	if o.quick {
 		o.sizes = quickSizes
@@ -96,7 +98,14 @@ func run(o options) int {
 		}
 		results = append(results, found...)
 	}
-	printReport(os.Stdout, h.facts(), results)
+	facts := h.facts()
+	printReport(os.Stdout, facts, results)
+	if o.record != "" {
+		if err := recordIn(o.record, facts, results); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: record: %v\n", err)
+			return 1
+		}
+	}
 	if o.strict && slices.ContainsFunc(results, result.missed) {
 		return 1
 	}
