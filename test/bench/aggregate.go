@@ -51,7 +51,7 @@ func measureAggregation(h *harness, o options) ([]result, error) {
 	rollups := h.query(v.url, "SELECT (round(count(*)::numeric / $1, 3) || ' rollups for each sample, ' || pg_size_pretty(pg_total_relation_size('dgm.metric_rollups')))::text FROM dgm.metric_rollups", o.history)
 	limit := 0.07
 	return []result{{
-		name: "aggregation: newest 1 % against everything", value: newest.Seconds() / full.Seconds(), atMost: &limit,
+		name: "aggregation: newest 1 % against everything", value: newest.Seconds() / full.Seconds(), digits: 3, atMost: &limit,
 		detail: fmt.Sprintf("%.2fs against %.1fs for %d samples in %d passes; %s", newest.Seconds(), full.Seconds(), all.Samples, all.Passes, rollups),
 	}, {
 		name: "aggregation: 1 % spread against everything", value: spread.Seconds() / full.Seconds(), detail: fmt.Sprintf("%.1fs; every hour has some", spread.Seconds()),

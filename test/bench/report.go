@@ -17,7 +17,7 @@ type result struct {
 	name  string
 	value float64
 	unit  string
-	// digits of a value that has a unit.
+	// digits behind the point; of a ratio at least two.
 	digits int
 	// atMost and atLeast are limits; nil for none.
 	atMost, atLeast *float64
@@ -50,7 +50,7 @@ func (r result) verdict() string {
 
 func (r result) shown() string {
 	if r.unit == "" {
-		return fmt.Sprintf("%.2f", r.value)
+		return fmt.Sprintf("%.*f", max(2, r.digits), r.value)
 	}
 	return fmt.Sprintf("%.*f %s", r.digits, r.value, r.unit)
 }
