@@ -169,7 +169,7 @@ func (m *Migrator) up(ctx context.Context) ([]string, error) {
 	if err := m.checkCompatible(after); err != nil {
 		return names, err
 	}
-	return names, m.grantRoles(ctx, len(names) > 0)
+	return names, m.grantRoles(ctx)
 }
 
 // Down takes back the newest migration and returns its name. What its tables
