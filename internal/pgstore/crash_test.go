@@ -247,13 +247,13 @@ func (c *crashSite) furnish(config Config) {
 }
 
 // walk harms a chore at each of its steps, and returns how many there are. The
-// first ones, which are those of the first transaction, in every way.
+// first ones, which are those of the first transaction, in every way that matters.
 func (c *crashSite) walk(config Config, chore interruptedChore) (steps int) {
 	c.t.Helper()
 	chore.work(c, 0)
 	for there := true; there; {
 		ways := harms
-		if steps >= 8 {
+		if steps >= 8 || chore.onCommand {
 			ways = harms[steps%len(harms):][:1]
 		}
 		for _, by := range ways {

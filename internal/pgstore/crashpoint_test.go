@@ -134,14 +134,22 @@ func (c *crashSite) interrupt(run func(context.Context) error, point string, by 
 	}
 	c.did++
 	switch by {
-	case harmTerminate:
-		c.db.text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND " + point)
 	case harmCancel:
 		cancel()
 	case harmKill:
 		c.server.Kill(c.t)
 	}
-	err = <-ended
+	eventually(c.t, "it ends", func() error {
+		select {
+		case err = <-ended:
+			return nil
+		default:
+		}
+		if by == harmTerminate { // again, if it tries again
+			c.db.text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND " + point)
+		}
+		return errors.New("not yet")
+	})
 	if by == harmKill {
 		c.server.Start(c.t)
 		c.reconnect()
