@@ -96,7 +96,7 @@ func choresAtOnce(t *testing.T, url string, sessions []*session, seed uint64) (g
 			return
 		}
 		defer conn.Close(context.Background()) //nolint:errcheck // nothing depends on it
-		for n := range 100 { // or aggregation would never be through
+		for n := range 100 {                   // or aggregation would never be through
 			time.Sleep(2 * time.Millisecond)
 			if _, err := conn.Exec(testContext(t), `INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, service_name, "timestamp")
 				SELECT 'p99', 'latency', 'service', i, 'checkout', now() - $1 * interval '9 minutes' FROM generate_series(1, 3) i`, n); err != nil {
