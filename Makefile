@@ -30,9 +30,9 @@ verify: ## Check formatting, generated files, lint, manifests and documents
 	@hack/verify.sh
 
 .PHONY: bench
-bench: ## Measure against bare clients and print the ratios
+bench: ## Measure against bare clients and print the ratios; BENCH_FLAGS has further flags, such as -strict
 	@hack/deps.sh
-	@KUBEBUILDER_ASSETS=$$(hack/onenode/build.sh) go run ./test/bench
+	@KUBEBUILDER_ASSETS=$$(hack/onenode/build.sh) go run ./test/bench $(BENCH_FLAGS)
 
 .PHONY: generate
 generate: ## Write deep copies, CRDs, RBAC and typed queries anew

@@ -15,7 +15,7 @@ import (
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
-var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?\n)```$")
 
 // runbook runs the commands of docs/recovery.md, block by block.
 type runbook struct {

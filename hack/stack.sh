@@ -58,10 +58,13 @@ start_cluster() {
 start_database() {
   local uid; uid=$(cluster_uid)
   [ "$(cat "$POSTGRES_DIR/cluster" 2>/dev/null)" = "$uid" ] || hack/postgres.sh down
-  hack/postgres.sh up "$address"
+  hack/postgres.sh up "${address:-}"
   echo "$uid" >"$POSTGRES_DIR/cluster"
   (umask 077; cp "$POSTGRES_DIR/url" "$LOCAL/postgres-url")
 }
+
+# database_url ROLE as pods have it: they see the Secret's directory.
+database_url() { hack/postgres.sh url "$1" "$address" /etc/dgm/database/ca.crt; }
 
 # load_image PACKAGE NAME:TAG builds an image, brings it onto the node unless it is there and sets $image to its reference.
 load_image() {
@@ -85,7 +88,7 @@ load_image() {
 }
 
 deploy() {
-  local name tag
+  local name tag secret
   image=${IMG:-$(cat "$LOCAL/image" 2>/dev/null || true)}
   if [ "$kind" = current ] && [ -n "$image" ]; then echo "$image" >"$LOCAL/image"; else load_image ./cmd/manager dgm-operator:dev; fi
   name=${image%:*} tag=${image##*:}
@@ -96,9 +99,13 @@ resources: [$(realpath --relative-to "$LOCAL/deploy" config/default)]
 images: [{name: dgm-operator, newName: $name, newTag: "$tag"}]
 E
   kubectl apply -f config/manager/namespace.yaml >/dev/null
-  kubectl create secret generic dgm-database -n $system --dry-run=client -o yaml \
-    --from-literal=url="$(sed "s/@127.0.0.1:/@$address:/" "$LOCAL/postgres-url")" | kubectl apply -f - >/dev/null
+  secret=$(kubectl create secret generic dgm-database -n $system --dry-run=client -o yaml \
+    --from-literal=url="$(database_url dgm_operator)" --from-literal=migration-url="$(database_url dgm_migrate)" \
+    --from-file=ca.crt="$POSTGRES_DIR/ca.crt" |
+    kubectl apply -f -)
   kubectl apply -k "$LOCAL/deploy" >"$LOCAL/logs/apply.log"
+  # It would take up another address by itself, some seconds after this script has said that it is ready.
+  [[ $secret != *configured ]] || kubectl rollout restart -n $system $deployment >/dev/null
   say "manifests of config/default applied"
   if ! kubectl rollout status -n $system $deployment --timeout=180s >/dev/null; then
     kubectl get pods -n $system -o wide >&2
@@ -118,12 +125,16 @@ up() {
 run() {
   [ -e "$LOCAL/kubeconfig" ] || up
   use_kubectl
+  start_database
   kubectl scale -n $system $deployment --replicas=0 >/dev/null
   kubectl wait -n $system pod -l app.kubernetes.io/name=dgm-operator --for=delete --timeout=60s >/dev/null
   say "the operator in the cluster is scaled to 0, this one runs instead; \`make up\` brings it back"
   mkdir -p bin
   go build -o bin/manager ./cmd/manager
-  exec bin/manager run --cluster-name local --database-url-file "$LOCAL/postgres-url" --leader-election-namespace $system "$@"
+  mkdir -p "$LOCAL/database"
+  (umask 077; hack/postgres.sh url dgm_operator >"$LOCAL/database/url"; hack/postgres.sh url dgm_migrate >"$LOCAL/database/migration-url")
+  exec bin/manager run --cluster-name local --database-url-file "$LOCAL/database/url" --migration-url-file "$LOCAL/database/migration-url" \
+    --leader-election-namespace $system "$@"
 }
 
 status() {
@@ -135,7 +146,7 @@ status() {
 # undeploy takes the operator out of a cluster that goes on; its objects first, while it is there to let go of them.
 undeploy() {
   use_kubectl
-  kubectl delete improvementworkspaces,banditpolicies --all -A --timeout=120s >/dev/null || say "some objects are still there: kubectl get improvements,bp -A"
+  kubectl delete improvementworkspaces,banditpolicies,systemconfigurations --all -A --timeout=120s >/dev/null || say "some objects are still there: kubectl get improvements,bp,sysconf -A"
   kubectl delete -k "$LOCAL/deploy" --ignore-not-found --timeout=120s >/dev/null
   say "operator and its kinds removed from cluster $(kubectl config current-context)"
 }
@@ -144,7 +155,7 @@ down() {
   if [ "$kind" = current ] && [ -e "$LOCAL/deploy" ]; then undeploy || say "could not take the operator out of the cluster"; fi
   hack/onenode/onenode.sh down
   hack/postgres.sh down
-  rm -rf "$LOCAL"/{kubeconfig,postgres-url,kind,image,loaded,deploy,shop,cluster,images}
+  rm -rf "$LOCAL"/{kubeconfig,postgres-url,database,kind,image,loaded,deploy,shop,cluster,images}
 }
 
 case ${1:-} in

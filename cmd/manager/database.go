@@ -48,7 +48,13 @@ func (f *analyticsFlags) url() (string, error) {
 }
 
 // url is the run-time URL.
-func (f *databaseFlags) url() (string, error) { return readURL(f.urlFile) }
+func (f *databaseFlags) url() (string, error) {
+	url, err := readURL(f.urlFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%w: write the database's URL into it, or name another file with --database-url-file", err)
+	}
+	return url, err
+}
 
 // migrationURL is the URL for migrations.
 func (f *databaseFlags) migrationURL() (string, error) {

@@ -36,6 +36,8 @@ func newKeysetCommand() *cobra.Command {
 	var secret string
 	command := &cobra.Command{
 		Use:   "keyset",
+		Args:  cobra.NoArgs, // of its own: a command that is misspelled is an error
+		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
 		Short: "Look at and rotate the encryption keys, as the user of your kubeconfig",
 		Long: "Rotating adds a key that encrypts from now on; the older ones stay, to decrypt with. The operator brings sensitive configurations under the\n" +
 			"new key within two minutes; stored rollback bytes stay under the key that they were written with.",
@@ -58,7 +60,7 @@ func keysetCommand(secret *string, use, short string, run func(*cobra.Command, c
 			}
 			config, err := ctrl.GetConfig()
 			if err != nil {
-				return fmt.Errorf("find the cluster: %w", err)
+				return fmt.Errorf("find the cluster (set KUBECONFIG to the file that says where it is): %w", err)
 			}
 			c, err := client.New(config, client.Options{})
 			if err != nil {

@@ -18,6 +18,8 @@ func newMigrateCommand() *cobra.Command {
 	var database databaseFlags
 	command := &cobra.Command{
 		Use:   "migrate",
+		Args:  cobra.NoArgs, // of its own: a command that is misspelled is an error
+		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
 		Short: "Look at and apply the migrations of schema dgm by hand",
 		Long:  "The operator applies migrations by itself when it starts; these commands are for looking first, and for going back.",
 	}

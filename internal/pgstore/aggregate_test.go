@@ -242,10 +242,29 @@ func TestRebuildAfterSamplesWereDeletedByHand(t *testing.T) {
 	db.wantExactRollups()
 }
 
+// Clocks far ahead may make more hours than a turn computes.
+func TestThePresentIsAggregatedBeforeWildFutures(t *testing.T) {
+	t.Parallel()
+	db, _ := metricsDatabase(t, migratedDatabase(t))
+	db.exec(`INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, "timestamp")
+		SELECT 'wild', 'latency', 'service', 1, timestamptz '3000-01-01 00:00+00' + make_interval(hours => i) FROM generate_series(1, 5) i
+		UNION ALL SELECT 'now', 'latency', 'service', 1, now()`)
+	eventually(t, "one hour is aggregated", func() error {
+		if db.text("SELECT hours FROM dgm.aggregate_metrics(1)") != "1" {
+			return errors.New("other transactions are open")
+		}
+		return nil
+	})
+	db.want("now", "SELECT DISTINCT metric_name FROM dgm.metric_rollups")
+	db.want("5", "SELECT count(*) FROM dgm.aggregation_pending")
+}
+
 // An hour that cannot be aggregated is told, and holds up no other one.
 func TestSamplesThatCannotBeAggregated(t *testing.T) {
 	t.Parallel()
 	db, pool := metricsDatabase(t, newTestDatabase(t))
+	// Samples of before there were bounds.
+	db.exec("ALTER TABLE dgm.performance_metrics DROP CONSTRAINT performance_metrics_value_bounded")
 	db.sample("2026-11-20 10:00:00+00", "9e131071", "checkout", "")
 	db.sample("2026-11-20 10:00:00+00", "9e131071", "checkout", "")
 	db.sample("2026-11-20 11:00:00+00", "5", "checkout", "")

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
 // Other services write with plain SQL: what does not fit is refused by a named
@@ -26,9 +28,12 @@ func TestPlainSQLIsRefusedInClearWords(t *testing.T) {
 		args      []any
 		says      string
 	}{
-		{"value infinite", metric, []any{"latency", "service", "Infinity", "{}"}, "performance_metrics_value_check"},
-		{"value NaN", metric, []any{"latency", "service", "NaN", "{}"}, "performance_metrics_value_check"},
+		{"value infinite", metric, []any{"latency", "service", "Infinity", "{}"}, "performance_metrics_value_"},
+		{"value NaN", metric, []any{"latency", "service", "NaN", "{}"}, "performance_metrics_value_"},
 		{"value beyond numeric", metric, []any{"latency", "service", "1e200000", "{}"}, "overflows"},
+		{"value beyond any double", metric, []any{"latency", "service", "-1e308", "{}"}, "performance_metrics_value_bounded"},
+		{"long metric name", "INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value) VALUES (repeat('n', 1025), 'latency', 'service', 1)", nil, "performance_metrics_names_bounded"},
+		{"long service name", "INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, service_name) VALUES ('m', 'latency', 'service', 1, repeat('n', 1025))", nil, "performance_metrics_names_bounded"},
 		{"unknown metric type", metric, []any{"Latency", "service", "1", "{}"}, "metric_type_check"},
 		{"unknown scope", metric, []any{"latency", "galaxy", "1", "{}"}, "metric_scope_check"},
 		{"NUL in a document", metric, []any{"latency", "service", "1", `{"a":"\u0000"}`}, "Unicode escape"},
@@ -41,6 +46,10 @@ func TestPlainSQLIsRefusedInClearWords(t *testing.T) {
 		{"unknown method", review, []any{"compliant", "0.5", "completed", "guess"}, "assessment_method_check"},
 		{"score above 1", review, []any{"compliant", "1.01", "completed", "manual"}, "compliance_score"},
 		{"score NaN", review, []any{"compliant", "NaN", "completed", "manual"}, "compliance_score"},
+		{"exact score above 1", "INSERT INTO dgm.constitutional_compliance_logs (operation_type, compliance_level, compliance_score_exact, status, assessment_method) VALUES ('o', 'compliant', 1.0001, 'completed', 'manual')", nil, "score_exact"},
+		{"reward NaN", "INSERT INTO dgm.bandit_states (algorithm_type, context_key, arm_id, total_reward) VALUES ('ucb1', 'c', 'a', 'NaN')", nil, "bandit_states_reward_bounded"},
+		{"reward beyond bounds", "INSERT INTO dgm.bandit_states (algorithm_type, context_key, arm_id, total_reward) VALUES ('ucb1', 'c', 'a', 1e101)", nil, "bandit_states_reward_bounded"},
+		{"partitions for ever", "SELECT dgm.ensure_metric_partitions(0, 1000000)", nil, "0 to 120 months"},
 		{"unknown algorithm", arm, []any{"UCB1", "a", "0.5"}, "algorithm_type_check"},
 		{"safety above 1", arm, []any{"ucb1", "a", "1.5"}, "safety_threshold_check"},
 		{"arm twice", "INSERT INTO dgm.bandit_states (algorithm_type, context_key, arm_id) VALUES ('ucb1', 'c', 'a'), ('ucb1', 'c', 'a')", nil, "bandit_states_arm"},
@@ -116,5 +125,48 @@ func TestImpossibleTimesHoldUpNobody(t *testing.T) {
 		if _, err := db.conn.Exec(ctx, "SELECT * FROM dgm."+view); err != nil {
 			t.Errorf("%s: %v", view, err)
 		}
+	}
+}
+
+// Rows that another service writes, each of them allowed, keep the leader neither
+// from finding its own objects nor from adding up all others.
+func TestP3_OddRowsOfOtherServicesHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	url := migratedDatabase(t)
+	ctx, s, db := testContext(t), startReady(t, testConfig(url)), openDatabase(t, pgtest.ServiceURL(url))
+	must(t, s.MirrorImprovement(ctx, improvement(1)))
+	must(t, s.MirrorPolicy(ctx, policy(1, "keep")))
+
+	// Our cluster's name, but nobody's uid or name.
+	db.exec(`INSERT INTO dgm.dgm_archive (improvement_id, description, status, cluster, namespace, name) VALUES (gen_random_uuid(), 'd', 'running', 'test', 'zoo', 'nobody')`)
+	db.exec(`INSERT INTO dgm.dgm_archive (improvement_id, description, status, cluster, namespace, uid) VALUES (gen_random_uuid(), 'd', 'running', 'test', 'zoo', 'u')`)
+	db.exec(`INSERT INTO dgm.bandit_states (algorithm_type, context_key, arm_id, cluster, namespace) VALUES ('ucb1', 'c', 'a', 'test', 'zoo')`)
+	for kind, name := range map[Kind]string{KindImprovementWorkspace: "improvement-00001", KindBanditPolicy: "policy-001"} {
+		var found []string
+		must(t, s.LiveObjects(ctx, kind, func(o Object) error {
+			found = append(found, o.Name)
+			return nil
+		}))
+		if len(found) != 1 || found[0] != name {
+			t.Errorf("live objects of kind %s: %q, want %s", kind, found, name)
+		}
+	}
+
+	// A name that no index holds, and a time that cannot be subtracted.
+	id := db.text("SELECT improvement_id FROM dgm.dgm_archive WHERE name = 'nobody'")
+	db.exec(`INSERT INTO dgm.improvement_workspaces (improvement_id, name, status, completed_at, target_service)
+		SELECT $1::text::uuid, 'n', 'completed', 'infinity', string_agg(md5(i::text), '') FROM generate_series(1, 300) i`, id)
+	db.exec("UPDATE dgm.dgm_archive SET status = 'completed' WHERE improvement_id = $1::text::uuid", id)
+	db.exec(`INSERT INTO dgm.bandit_states (algorithm_type, context_key, arm_id, total_pulls, total_reward)
+		VALUES ('ucb1', 'far', 'up', 9223372036854775807, 1e100), ('ucb1', 'far', 'down', 9223372036854775807, -1e100)`)
+	if refreshed := db.text("SELECT dgm.refresh_analytics()"); refreshed == "0" {
+		t.Error("nothing was refreshed")
+	}
+	success, err := s.SuccessByServiceAndType(ctx)
+	must(t, err)
+	_, err = s.BanditPerformance(ctx)
+	must(t, err)
+	if len(success) < 2 {
+		t.Errorf("success of %d services, want those of both rows", len(success))
 	}
 }

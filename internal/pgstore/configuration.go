@@ -332,7 +332,9 @@ func cutText(s string, n int) string {
 }
 
 // checkConfiguration is the database's judgement of a plain value, and this
-// program's of a sensitive one.
+// program's of a sensitive one. Rules that are not a migration's, anybody may write
+// who writes to the table: their answers would give a sensitive value away, so
+// they are not asked.
 func checkConfiguration(now dbsql.ConfigurationRow, c Configuration, valueType string) error {
 	if now.Problem != "" {
 		return refusedConfiguration(c.Key, now.ProblemKind, now.Problem)
@@ -340,7 +342,11 @@ func checkConfiguration(now dbsql.ConfigurationRow, c Configuration, valueType s
 	if !c.Sensitive {
 		return nil
 	}
-	if err := settings.CheckSensitive(c.Value, valueType, now.ValidationRules); err != nil {
+	var rules string
+	if now.IsBuiltin {
+		rules = now.ValidationRules
+	}
+	if err := settings.CheckSensitive(c.Value, valueType, rules); err != nil {
 		return refusedConfiguration(c.Key, RuleRules, err.Error()+", by its type and rules")
 	}
 	if err := settings.CheckSensitive(c.Value, valueType, now.ConstitutionRules); err != nil {

@@ -112,6 +112,7 @@ func TestConfigurationRules(t *testing.T) {
 		{"integer", `{"enum": [1, 2]}`, "02", "3", "is none of enum [1, 2]"},
 		{"json", `{"enum": [{"a": 1}]}`, `{"a":1.0}`, `{"a":2}`, "is none of enum"},
 		{"string", `{"pattern": "^[a-z]+$"}`, "abc", "ab1", `does not match the pattern "^[a-z]+$"`},
+		{"string", `{"pattern": "^\\\\1\\d$"}`, `\12`, "12", "does not match"},
 		{"string", `{"maxLength": 2}`, "çö", "abc", "has 3 characters, more than maxLength 2"},
 	} {
 		must(t, db.tryExec(set(c.valueType, c.rules, c.good)))
@@ -129,6 +130,7 @@ func TestConfigurationRules(t *testing.T) {
 		`{"enum": "a"}`:            "need a list",
 		`{"pattern": "("}`:         "no regular expression",
 		`{"pattern": 1}`:           "need a string",
+		`{"pattern": "(a*)\\1"}`:   "back reference",
 		`{"maxLength": -1}`:        "whole number",
 		`{"maxLength": 1.5}`:       "whole number",
 		`{"min": 1, "pattern": 1}`: "need a string",

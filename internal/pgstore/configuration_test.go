@@ -305,6 +305,13 @@ func TestSensitiveConfigurationIsNowhereInPlain(t *testing.T) {
 	if err != nil || strings.Join(applied.Differences, "") != "the value was another one" {
 		t.Errorf("put back: %+v %v", applied, err)
 	}
+	// Nor do rules that another service writes tell, by whether they are kept, what the value is.
+	for _, guess := range []string{`{"pattern": "^wrong"}`, `{"enum": ["wrong"]}`, `{"maxLength": 1}`} {
+		db.exec("UPDATE dgm.system_configurations SET validation_rules = $1::text::jsonb, encrypted_value = '\\x00' WHERE key = 'token'", guess)
+		if applied, err := s.ApplyConfiguration(ctx, sensitive("token", secretValue)); err != nil || !applied.Changed {
+			t.Errorf("with rules %s of another service: %+v %v", guess, applied, err)
+		}
+	}
 	must(t, s.ReleaseConfiguration(ctx, "token", ""))
 	db.want("true", "SELECT encrypted_value IS NULL AND key_id IS NULL AND deleted_at IS NOT NULL FROM dgm.system_configurations WHERE key = 'token'")
 	keys.mu.Lock()

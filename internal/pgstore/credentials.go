@@ -27,6 +27,9 @@ func (s *session) takeUpCredentials(ctx context.Context) {
 	}
 	s.address = fresh.ConnConfig
 	s.pool.Reset()
+	if relisten := s.relisten.Load(); relisten != nil {
+		(*relisten)()
+	}
 	s.store.warnOfBlindTrust("url", fresh.ConnConfig)
 	s.store.config.Log.Info("The database URL was changed: connections are made anew")
 }

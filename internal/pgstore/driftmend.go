@@ -16,6 +16,9 @@ func mend(d SchemaDifference, files []migrationFile) string {
 	case "index":
 		return mendIndex(d, name)
 	case "constraint":
+		if d.Actual == d.Expected+" NOT VALID" {
+			return fmt.Sprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s; -- once the rows that break it are mended", table, child)
+		}
 		return mendNamed(d, fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s;", table, child), fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s %s;", table, child, d.Expected))
 	case "trigger":
 		return mendTrigger(d, table, child)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -116,6 +117,7 @@ func reason(err error) string {
 	var dnsErr *net.DNSError
 	var rights *rightsError
 	var locked *lockedError
+	var unreadable pgx.ScanArgError
 	if why := tlsReason(err); why != "" {
 		return why
 	}
@@ -130,6 +132,8 @@ func reason(err error) string {
 		errors.Is(err, errFenceLost), errors.Is(err, errServerChanged), errors.Is(err, errRestored), errors.Is(err, errStandby), errors.Is(err, errURL),
 		errors.Is(err, errNoConstitution):
 		return err.Error()
+	case errors.As(err, &unreadable):
+		return fmt.Sprintf("it holds a value that cannot be read, in what is selected as %s", unreadable.FieldName)
 	case errors.As(err, &dnsErr):
 		return "its host name cannot be resolved"
 	case errors.Is(err, syscall.ECONNREFUSED):

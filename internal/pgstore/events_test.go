@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
 // listener is another service that listens.
@@ -150,9 +151,7 @@ func TestSettingsAreTakenUpAtOnce(t *testing.T) {
 	url := migratedDatabase(t)
 	s := startReady(t, testConfig(url))
 	db := openDatabase(t, url)
-	if keys := receiveKeys(t, s.Store); len(keys) != 0 {
-		t.Errorf("the first delivery names %v, want none: anything may have changed before", keys)
-	}
+	receiveFirst(t, s.Store)
 	began := time.Now()
 	db.exec(`INSERT INTO dgm.system_configurations AS c (key, value, value_type) VALUES ('max_concurrent_improvements', '7', 'integer')
 		ON CONFLICT (key) DO UPDATE SET value = excluded.value`)
@@ -169,6 +168,30 @@ func TestSettingsAreTakenUpAtOnce(t *testing.T) {
 	db.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%LISTEN dgm_events%' AND pid <> pg_backend_pid()`)
 	if keys := receiveKeys(t, s.Store); len(keys) != 0 {
 		t.Errorf("after a new connection %v are named, want none", keys)
+	}
+}
+
+// receiveFirst receives what the start delivers: once for the connection that
+// listens, once for the first look at the schema, or for both together.
+func receiveFirst(t *testing.T, s *Store) {
+	t.Helper()
+	eventually(t, "the schema was looked at", func() error {
+		if s.SchemaDrift().CheckedAt.IsZero() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	for first := true; ; first = false {
+		select {
+		case keys := <-s.ConfigurationChanged():
+			if len(keys) != 0 {
+				t.Fatalf("a delivery of the start names %v, want none: anything may have changed before", keys)
+			}
+		case <-time.After(time.Second):
+			if !first {
+				return
+			}
+		}
 	}
 }
 
@@ -196,6 +219,37 @@ func TestUnreceivedKeysAreJoined(t *testing.T) {
 	s.configurationMayHaveChanged([]string{"c"})
 	if got := <-s.ConfigurationChanged(); len(got) != 0 {
 		t.Errorf("keys = %v, want none, which means any", got)
+	}
+	for i := range mostKeys + 1 {
+		s.configurationMayHaveChanged([]string{fmt.Sprint(i)})
+	}
+	if got := <-s.ConfigurationChanged(); len(got) != 0 {
+		t.Errorf("%d keys, want none for so many, which means any", len(got))
+	}
+}
+
+// Anybody may send events: a flood of them is taken in few gulps, and none is lost.
+func TestAFloodOfEventsIsJoined(t *testing.T) {
+	t.Parallel()
+	url := migratedDatabase(t)
+	s := startReady(t, testConfig(url))
+	stranger := openDatabase(t, pgtest.ReadonlyURL(url))
+	receiveFirst(t, s.Store)
+	const events = 10*listenJoined + 1
+	stranger.exec(`SELECT pg_notify('dgm_events', '{"v": 1, "kind": "configuration", "keys": ["k' || i || '"]}') FROM generate_series(1, $1::integer) i`, events)
+	heard, deliveries := map[string]bool{}, 0
+	for len(heard) < events {
+		deliveries++
+		keys := receiveKeys(t, s.Store)
+		if len(keys) == 0 {
+			break // joined to "any", since nobody received for a while
+		}
+		for _, key := range keys {
+			heard[key] = true
+		}
+	}
+	if deliveries > events/listenJoined+10 {
+		t.Errorf("%d events in %d deliveries", events, deliveries)
 	}
 }
 

@@ -98,11 +98,7 @@ func (s *session) indexLoop(ctx context.Context) error {
 }
 
 func (s *Store) finishIndexes(ctx context.Context) error {
-	url, err := s.config.MigrationURL()
-	if err != nil {
-		return urlError(err)
-	}
-	m, err := NewMigrator(ctx, url)
+	m, err := s.openMigrator(ctx)
 	if err != nil {
 		return err
 	}

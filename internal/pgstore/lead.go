@@ -102,12 +102,16 @@ func (s *Store) leadOnce(ctx context.Context, held **tenure) error {
 	return cause
 }
 
-func (s *Store) migrate(ctx context.Context) error {
+func (s *Store) openMigrator(ctx context.Context) (*Migrator, error) {
 	url, err := s.config.MigrationURL()
 	if err != nil {
-		return urlError(err)
+		return nil, urlError(err)
 	}
-	m, err := NewMigrator(ctx, url)
+	return NewMigrator(ctx, url)
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	m, err := s.openMigrator(ctx)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,11 @@ const (
 	listenTimeout = 5 * time.Second
 	listenFirst   = time.Second
 	listenSlowest = time.Minute
+	// Events that come so close together are taken as one, up to so many.
+	listenPause  = 10 * time.Millisecond
+	listenJoined = 100
+	// More keys than this mean any.
+	mostKeys = 1000
 )
 
 // ConfigurationChanged delivers keys of system configurations that somebody may
@@ -45,7 +50,10 @@ func joinKeys(a, b []string) []string {
 	}
 	all := append(slices.Clone(a), b...)
 	slices.Sort(all)
-	return slices.Compact(all)
+	if all = slices.Compact(all); len(all) > mostKeys {
+		return nil
+	}
+	return all
 }
 
 // listenLoop hears of written configurations at once instead of at the next
@@ -72,11 +80,12 @@ func (s *session) listenLoop(ctx context.Context) error {
 	return ctx.Err()
 }
 
-var errAddressChanged = errors.New("the database's URL was changed")
-
 // listen serves one connection, of its own since a pool hands them around, and
 // returns why it ended.
 func (s *session) listen(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.relisten.Store(&cancel) // before the URL is read, lest a change go unnoticed
 	config, err := parseURL(s.store.config.URL)
 	if err != nil {
 		return err
@@ -91,19 +100,21 @@ func (s *session) listen(ctx context.Context) error {
 	}
 	s.heard(ctx, nil) // what happened before was not heard
 	for {
-		notification, err := waitForNotification(ctx, conn)
+		payload, err := waitForNotification(ctx, conn, listenCheck)
 		switch {
 		case err != nil:
 			return err
-		case notification != "":
-			s.hear(ctx, notification)
+		case payload != "":
+			keys, configures, err := judgeAll(ctx, conn, payload)
+			if configures {
+				s.heard(ctx, keys)
+			}
+			if err != nil {
+				return err
+			}
 			continue
 		}
-		// Nothing for a while: is the connection alive, and are its credentials in force?
-		now, err := parseURL(s.store.config.URL)
-		if err == nil && now.ConnString() != config.ConnString() {
-			return errAddressChanged
-		}
+		// Nothing for a while: is the connection alive?
 		if err := ping(ctx, conn); err != nil {
 			return err
 		}
@@ -111,8 +122,8 @@ func (s *session) listen(ctx context.Context) error {
 }
 
 // waitForNotification returns an empty payload when none came for a while.
-func waitForNotification(ctx context.Context, conn *pgx.Conn) (string, error) {
-	timed, cancel := context.WithTimeout(ctx, listenCheck)
+func waitForNotification(ctx context.Context, conn *pgx.Conn, most time.Duration) (string, error) {
+	timed, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	notification, err := conn.WaitForNotification(timed)
 	switch {
@@ -130,18 +141,37 @@ func ping(ctx context.Context, conn *pgx.Conn) error {
 	return conn.Ping(ctx)
 }
 
-// hear judges one payload, which anybody may have sent.
-func (s *session) hear(ctx context.Context, payload string) {
+// judgeAll judges a payload, and with it those that follow at its heels: anybody
+// may send any number, and the settings are read once for all of them.
+func judgeAll(ctx context.Context, conn *pgx.Conn, payload string) (keys []string, configures bool, err error) {
+	for left := listenJoined - 1; ; left-- {
+		if more, does := judge(payload); does && configures {
+			keys = joinKeys(keys, more)
+		} else if does {
+			keys, configures = more, true
+		}
+		if left == 0 {
+			return keys, configures, nil
+		}
+		if payload, err = waitForNotification(ctx, conn, listenPause); err != nil || payload == "" {
+			return keys, configures, err
+		}
+	}
+}
+
+// judge says which keys a payload, which anybody may have sent, tells of.
+func judge(payload string) (keys []string, configures bool) {
 	var e event
 	if json.Unmarshal([]byte(payload), &e) != nil || e.Version != 1 {
-		return
+		return nil, false
 	}
 	switch e.Kind {
 	case eventConfiguration:
-		s.heard(ctx, e.Keys)
+		return e.Keys, true
 	case eventConstitution:
-		s.heard(ctx, nil)
+		return nil, true
 	}
+	return nil, false
 }
 
 func (s *session) heard(ctx context.Context, keys []string) {

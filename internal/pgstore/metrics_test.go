@@ -84,6 +84,7 @@ func badSamples() map[string]func(*Sample) {
 		`metric_scope "galaxy" is none of service`:      func(s *Sample) { s.Scope = "galaxy" },
 		"metric_name is empty":                          func(s *Sample) { s.Name = "" },
 		"metric_name has 1025 bytes":                    func(s *Sample) { s.Name = strings.Repeat("n", 1025) },
+		"metric_name has 1032 bytes as it is stored":    func(s *Sample) { s.Name = strings.Repeat("\x00", 258) },
 		"service_name has 1025 bytes":                   func(s *Sample) { s.Service = strings.Repeat("n", 1025) },
 		"timestamp is missing":                          func(s *Sample) { s.Timestamp = time.Time{} },
 		"timestamp is in the year 300000":               func(s *Sample) { s.Timestamp = time.Date(300000, 1, 1, 0, 0, 0, 0, time.UTC) },

@@ -23,8 +23,7 @@ import (
 const (
 	migrationTable string = "dgm.schema_migrations"
 	// migrationLockID is the advisory lock of everybody who migrates schema dgm.
-	migrationLockID    int64  = 0x64676d5f6d696772
-	migrationLockPolls uint64 = 600
+	migrationLockID int64 = 0x64676d5f6d696772
 )
 
 // ErrIncompatible says that this binary cannot work with the schema that it
@@ -99,11 +98,13 @@ func newMigrator(ctx context.Context, url string, dir fs.FS, patience lockPatien
 		_ = db.Close()
 		return nil, fmt.Errorf("connect to migrate: %w", err)
 	}
-	if m.locker, err = lock.NewPostgresSessionLocker(lock.WithLockID(migrationLockID),
-		lock.WithLockTimeout(1, migrationLockPolls)); err != nil {
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockID(migrationLockID),
+		lock.WithLockTimeout(1, uint64(patience.migrator/time.Second)))
+	if err != nil {
 		_ = db.Close()
 		return nil, err
 	}
+	m.locker = namingLocker{SessionLocker: locker, holders: m.lockHolders}
 	if m.goose, err = m.provider(dir); err != nil {
 		_ = db.Close()
 		return nil, err
@@ -168,7 +169,7 @@ func (m *Migrator) up(ctx context.Context) ([]string, error) {
 	if err := m.checkCompatible(after); err != nil {
 		return names, err
 	}
-	return names, m.grantRoles(ctx, len(names) > 0)
+	return names, m.grantRoles(ctx)
 }
 
 // Down takes back the newest migration and returns its name. What its tables

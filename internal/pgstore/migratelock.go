@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
 )
 
 const lockNotAvailable = "55P03"
@@ -28,9 +29,26 @@ type lockPatience struct {
 	timeout  time.Duration
 	attempts int
 	pause    time.Duration // doubles each time
+	// migrator is how long another one, which holds the migration lock, is waited
+	// for: any session can take that lock, and keep it.
+	migrator time.Duration
 }
 
-var defaultPatience = lockPatience{timeout: 10 * time.Second, attempts: 5, pause: time.Second}
+var defaultPatience = lockPatience{timeout: 10 * time.Second, attempts: 5, pause: time.Second, migrator: time.Minute}
+
+// namingLocker says who has the migration lock when it cannot be had.
+type namingLocker struct {
+	lock.SessionLocker
+	holders func(context.Context) string
+}
+
+func (l namingLocker) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	err := l.SessionLocker.SessionLock(ctx, conn)
+	if err != nil && ctx.Err() == nil {
+		return &lockedError{holders: l.holders(ctx), cause: err}
+	}
+	return err
+}
 
 // lockedError says that a migration was kept from a lock, and by whom.
 type lockedError struct {

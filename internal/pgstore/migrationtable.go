@@ -23,18 +23,37 @@ type checksumStore struct {
 const insertMigrationSQL = `INSERT INTO dgm.schema_migrations (version_id, is_applied, name, sha256, min_compatible_binary)
 VALUES ($1, true, $2, $3, $4)`
 
-// insertSQL is what Up records about the migration, for those who run it by hand.
+// Each migration since the one that knows how gives the roles their rights on what
+// it made, in its own transaction: somebody killed after it has left nothing undone.
+const (
+	grantsSince   = 19
+	grantRolesSQL = "SELECT dgm.grant_roles()"
+)
+
+// insertSQL is what Up does after the migration, for those who run it by hand.
 // Its values are digits, hexadecimal and the names of our own files.
 func (f migrationFile) insertSQL() string {
-	return fmt.Sprintf("INSERT INTO dgm.schema_migrations (version_id, is_applied, name, sha256, min_compatible_binary)\nVALUES (%d, true, '%s', '%s', %d)",
+	sql := fmt.Sprintf("INSERT INTO dgm.schema_migrations (version_id, is_applied, name, sha256, min_compatible_binary)\nVALUES (%d, true, '%s', '%s', %d)",
 		f.Version, f.Name, f.SHA256, f.MinCompatibleBinary)
+	if f.Version > grantsSince {
+		sql += ";\n" + grantRolesSQL
+	}
+	return sql
 }
 
 func (s *checksumStore) Insert(ctx context.Context, db database.DBTxConn, req database.InsertRequest) error {
 	for _, f := range s.files {
 		if f.Version == req.Version {
-			_, err := db.ExecContext(ctx, insertMigrationSQL, f.Version, f.Name, f.SHA256, f.MinCompatibleBinary)
-			return err
+			if _, err := db.ExecContext(ctx, insertMigrationSQL, f.Version, f.Name, f.SHA256, f.MinCompatibleBinary); err != nil {
+				return err
+			}
+			if f.Version <= grantsSince {
+				return nil
+			}
+			if _, err := db.ExecContext(ctx, grantRolesSQL); err != nil {
+				return fmt.Errorf("give the roles their rights on schema dgm: %w", err)
+			}
+			return nil
 		}
 	}
 	return fmt.Errorf("migration %d is not one of this binary", req.Version)

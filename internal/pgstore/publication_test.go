@@ -24,10 +24,10 @@ func keywords(t *testing.T, address string) string {
 }
 
 // subscribe makes the tables and a subscription as the document says.
-func subscribe(t *testing.T, publisher *observer, url string, subscriber *observer) {
+func subscribe(t *testing.T, url string, subscriber *observer) {
 	t.Helper()
 	subscriber.exec("CREATE SCHEMA dgm")
-	rows, err := publisher.conn.Query(testContext(t), documented(t, "## For other services", "CREATE TABLE")[0])
+	rows, err := openDatabase(t, pgtest.ReadonlyURL(url)).conn.Query(testContext(t), documented(t, "## For other services", "CREATE TABLE")[0])
 	must(t, err)
 	defer rows.Close()
 	for rows.Next() {
@@ -54,7 +54,7 @@ func TestSubscriberGetsRowsAndNothingSensitive(t *testing.T) {
 	_, err := s.SaveSnapshot(ctx, i, []byte("exact bytes"))
 	must(t, err)
 	db.exec(`INSERT INTO dgm.system_configurations (key, is_sensitive, encrypted_value, key_id) VALUES ('a_secret', true, 'SEALED', 'key-1')`)
-	subscribe(t, db, url, replica)
+	subscribe(t, url, replica)
 	t.Cleanup(func() { replica.exec("DROP SUBSCRIPTION dgm") })
 
 	arrived := func(want, sql string, args ...any) {

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -187,58 +186,115 @@ func TestP3_TablesRestoredFromADumpAreResynced(t *testing.T) {
 	}
 }
 
-// dumpOf is all of a database but for what differs in each dump by itself, and
-// the names that columns of later parts of a UNION get when a view is read back.
-func dumpOf(t *testing.T, server *pgtest.Server, url string) []string {
+// dumpOf is all of a database but for what differs in each dump by itself.
+func dumpOf(t *testing.T, server *pgtest.Server, url string, args ...string) []string {
 	t.Helper()
 	var lines []string
-	for line := range strings.Lines(server.Program(t, "", "pg_dump", "-d", url)) {
+	for line := range strings.Lines(server.Program(t, "", "pg_dump", append([]string{"-d", url}, args...)...)) {
 		if !strings.HasPrefix(line, `\restrict`) && !strings.HasPrefix(line, `\unrestrict`) {
-			lines = append(lines, unionNames.ReplaceAllString(line, "$1"))
+			lines = append(lines, line)
 		}
 	}
 	return lines
 }
 
-var unionNames = regexp.MustCompile(`(::text) AS text\b`)
-
-// A dump brings all of a database to another server: the restored one dumps to
-// the same text, and the operator works on it.
+// A dump brings all of a database to another server, whether that has the roles
+// already, gets them from the other one, or has none: the restored one dumps to the
+// same text, and the operator works on it.
 func TestP3_DumpIsRestoredOnAnotherServer(t *testing.T) {
 	t.Parallel()
-	from, to := pgtest.Start(t), pgtest.Start(t)
-	source, target := from.Database(t), to.Database(t)
+	from := pgtest.Start(t)
+	source := from.Database(t)
 	ctx := testContext(t)
 	s := startReady(t, testConfig(source))
 	must(t, s.MirrorImprovement(ctx, completed(1)))
 	_, err := s.SaveSnapshot(ctx, improvement(2), []byte("bytes"))
 	must(t, err)
 	must(t, s.MirrorPolicy(ctx, policy(1, "keep", "fast")))
-	openDatabase(t, source).exec(`INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, unit, service_name, "timestamp")
+	db := openDatabase(t, source)
+	db.exec(`INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, unit, service_name, "timestamp")
 		SELECT 'p99', 'latency', 'service', n / 10.0, 'ms', 'checkout', now() + (n - 50) * interval '1 day' FROM generate_series(1, 100) n`)
-	epoch := openDatabase(t, source).text("SELECT epoch FROM dgm.writer_fences")
+	epoch := db.text("SELECT epoch FROM dgm.writer_fences")
 	must(t, s.stop())
-
-	to.Program(t, from.Program(t, "", "pg_dumpall", "--roles-only", "--no-role-passwords", "-d", source), "psql", "-Xq", "-d", target)
-	to.Program(t, from.Program(t, "", "pg_dump", "-Fc", "-d", source), "pg_restore", "--exit-on-error", "-d", target)
-	if diff := cmp.Diff(dumpOf(t, from, source), dumpOf(t, to, target)); diff != "" {
-		t.Fatalf("the restored database differs (-want +got):\n%s", diff)
+	roles := from.Program(t, "", "pg_dumpall", "--roles-only", "--no-role-passwords", "-d", source)
+	dump := from.Program(t, "", "pg_dump", "-Fc", "-d", source)
+	for name, c := range map[string]struct {
+		server  pgtest.Options
+		roles   bool     // whether those of the other server are restored, too
+		restore []string // arguments of pg_restore
+	}{
+		"roles are there":               {},
+		"roles are there and restored":  {roles: true},
+		"roles come with the dump":      {server: pgtest.Options{WithoutRoles: true}, roles: true},
+		"one role for everything":       {server: pgtest.Options{WithoutRoles: true}, restore: []string{"--no-owner", "--no-acl"}},
+		"roles are there, rights lost":  {restore: []string{"--no-owner", "--no-acl"}},
+		"roles are made by the restore": {server: pgtest.Options{WithoutRoles: true}, roles: true, restore: []string{"--no-acl"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			to, err := pgtest.New(ctx, c.server)
+			must(t, err)
+			t.Cleanup(to.Close)
+			target := to.Database(t)
+			if c.roles {
+				to.Program(t, roles, "psql", "-Xq", "-d", target)
+			}
+			to.Program(t, dump, "pg_restore", append([]string{"--exit-on-error", "-d", target}, c.restore...)...)
+			if diff := cmp.Diff(dumpOf(t, from, source, c.restore...), dumpOf(t, to, target, c.restore...)); diff != "" {
+				t.Fatalf("the restored database differs (-want +got):\n%s", diff)
+			}
+			config := testConfig(target)
+			whoRestored := func() (string, error) { return target, nil }
+			if c.server.WithoutRoles { // login roles come without passwords
+				config.URL = whoRestored
+			}
+			if c.server.WithoutRoles || c.restore != nil {
+				config.MigrationURL = whoRestored
+			}
+			wantRestored(t, config, target, epoch)
+		})
 	}
-	db := openDatabase(t, target)
-	db.want("0", "SELECT count(*) FROM pg_matviews WHERE schemaname = 'dgm' AND NOT ispopulated")
+}
 
-	s = startReady(t, testConfig(target))
+// wantRestored checks that the operator goes on with a restored database.
+func wantRestored(t *testing.T, config Config, target, epoch string) {
+	t.Helper()
+	ctx, db := testContext(t), openDatabase(t, target)
+	db.want("0", "SELECT count(*) FROM pg_matviews WHERE schemaname = 'dgm' AND NOT ispopulated")
+	db.want("1", "SELECT count(*) FROM pg_publication WHERE pubname = 'dgm_publication'")
+	db.want("true", "SELECT last_value >= $1::text::bigint FROM dgm.writer_epoch", epoch)
+	db.want("100", "SELECT count(*) FROM dgm.performance_metrics WHERE metric_name = 'p99'")
+	url, err := config.MigrationURL()
+	must(t, err)
+	m := openMigrator(t, url, migrationsWith(t, nil))
+	applied, err := m.Up(ctx)
+	if err != nil || len(applied) != 0 {
+		t.Errorf("Up on the restored database = %v, %v, want nothing to do", applied, err)
+	}
+	drift, err := m.Drift(ctx)
+	must(t, err)
+	if drift.Drifted() || drift.NotJudged != "" || len(drift.Extra) > 0 {
+		t.Errorf("the restored schema is %+v", drift)
+	}
+	s := startReady(t, config)
 	db.want("true", "SELECT epoch > $1::text::bigint FROM dgm.writer_fences", epoch)
 	must(t, s.MirrorImprovement(ctx, completed(2)))
 	db.want("1 completed, 2 completed", "SELECT string_agg(right(name, 1) || ' ' || status, ', ' ORDER BY name) FROM dgm.dgm_archive")
 	if got, err := s.LoadSnapshot(ctx, improvement(2).ImprovementID); err != nil || string(got) != "bytes" {
 		t.Errorf("LoadSnapshot = %q, %v", got, err)
 	}
-	m := openMigrator(t, target, migrationsWith(t, nil))
-	applied, err := m.Up(ctx)
-	if err != nil || len(applied) != 0 {
-		t.Errorf("Up on the restored database = %v, %v, want nothing to do", applied, err)
+	sess := s.session.Load()
+	for _, chore := range chores() {
+		if err := chore.do(sess, ctx); err != nil {
+			t.Errorf("%s, on the restored database: %v", chore.name, err)
+		}
 	}
+	eventually(t, "all samples are aggregated", func() error { // or the leader is at it just now
+		if n := db.text("SELECT sum(count) FROM dgm.metric_rollups WHERE time_window = '1d' AND metric_name = 'p99'"); n != "100" {
+			return errors.Join(fmt.Errorf("%q of them", n), sess.aggregateMetrics(ctx))
+		}
+		return nil
+	})
 }
 
 // Rows that somebody deleted come back from a restored copy of the database; what

@@ -27,11 +27,8 @@ const (
 	RoleReadonly = "dgm_readonly"
 )
 
-// SQLSTATEs.
-const (
-	insufficientPrivilege = "42501"
-	undefinedFunction     = "42883"
-)
+// insufficientPrivilege is a SQLSTATE.
+const insufficientPrivilege = "42501"
 
 //go:embed roles.sql
 var rolesSQL string
@@ -41,10 +38,6 @@ var ownRoleSQL string
 
 //go:embed grants.sql
 var grantsSQL string
-
-// RolesSQL is what a database administrator runs once where the role that
-// migrates may not make roles.
-func RolesSQL() string { return rolesSQL }
 
 // becomeOwner makes what the connection creates belong to dgm_owner, where it may
 // act as that.
@@ -77,22 +70,17 @@ func prepareRoles(ctx context.Context, conn *sql.Conn) error {
 	return conn.Raw(func(driver any) error { return becomeOwner(ctx, driver.(*stdlib.Conn).Conn()) })
 }
 
-// grantRoles gives the roles their rights when something was migrated, or when a
-// role has appeared since. Before the migration that knows how, there is nothing to do.
-func (m *Migrator) grantRoles(ctx context.Context, migrated bool) error {
+// grantRoles gives the roles their rights when one of them has appeared since the
+// last migration, which gives them by itself.
+func (m *Migrator) grantRoles(ctx context.Context) error {
 	var outdated bool
 	if err := m.db.QueryRowContext(ctx, grantsSQL).Scan(&outdated); err != nil {
 		return fmt.Errorf("look at the rights on schema dgm: %w", err)
 	}
-	if !outdated && !migrated {
+	if !outdated {
 		return nil
 	}
-	_, err := m.db.ExecContext(ctx, "SELECT dgm.grant_roles()")
-	var pgErr *pgconn.PgError
-	switch {
-	case errors.As(err, &pgErr) && pgErr.Code == undefinedFunction:
-		return nil
-	case err != nil:
+	if _, err := m.db.ExecContext(ctx, grantRolesSQL); err != nil {
 		return fmt.Errorf("give the roles their rights on schema dgm: %w", err)
 	}
 	return nil

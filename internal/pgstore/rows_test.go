@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -267,4 +268,26 @@ func TestP2_AlteredSnapshotIsRefused(t *testing.T) {
 	if _, err := s.LoadSnapshot(ctx, improvement(1).ImprovementID); !errors.Is(err, ErrIntegrity) {
 		t.Errorf("LoadSnapshot with another digest = %v, want ErrIntegrity", err)
 	}
+}
+
+// Of all tables, and of partitions whenever they were made.
+func TestLargeDocumentsAreCompressedWithLZ4(t *testing.T) {
+	t.Parallel()
+	url := migratedDatabase(t)
+	ctx, s, db := testContext(t), startReady(t, testConfig(url)), openDatabase(t, url)
+	large := json.RawMessage(`{"log":"` + strings.Repeat("a line of a log; ", 4096) + `"}`)
+	i := improvement(1)
+	i.Metadata, i.TestResults = large, large
+	must(t, s.MirrorImprovement(ctx, i))
+	db.want("lz4", "SELECT pg_column_compression(metadata) FROM dgm.dgm_archive WHERE improvement_id = $1", i.ImprovementID)
+	db.want("lz4", "SELECT pg_column_compression(test_results) FROM dgm.improvement_workspaces WHERE improvement_id = $1", i.ImprovementID)
+	db.text("SELECT dgm.ensure_metric_partitions(1, 8)")
+	for _, at := range []time.Time{month(0), month(8), month(200)} { // made by the first migrations, made just now, the default one
+		one := sample(1)
+		one.ID, one.Timestamp, one.Metadata = uuid.New(), at, large
+		must(t, s.RecordMetrics(ctx, []Sample{one}))
+		db.want("lz4", "SELECT pg_column_compression(metadata) FROM dgm.performance_metrics WHERE id = $1", one.ID)
+	}
+	db.want("", `SELECT string_agg(a.attrelid::regclass || '.' || a.attname, ' ') FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+		WHERE c.relnamespace = 'dgm'::regnamespace AND c.relkind IN ('r', 'p', 'm') AND a.atttypid = 'jsonb'::regtype AND a.attcompression <> 'l'`)
 }

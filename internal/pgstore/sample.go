@@ -35,7 +35,8 @@ type Sample struct {
 	// ID identifies the sample, so that it is recorded once however often it is
 	// handed over. RecordMetrics gives one (UUIDv7) to a sample that has none.
 	ID uuid.UUID
-	// Name of the metric; required, at most 1,024 bytes as Service and Unit are.
+	// Name of the metric; required, at most 1,024 bytes as it is stored (see
+	// Unescape), as Service and Unit are.
 	Name string
 	// Type is one of MetricTypes, Scope one of MetricScopes.
 	Type, Scope string
@@ -122,8 +123,8 @@ func (s *Sample) checkText() error {
 		return fmt.Errorf("constitutional_hash %.80q is not 16 to 64 lower-case hexadecimal digits", s.ConstitutionalHash)
 	}
 	for name, text := range map[string]string{"metric_name": s.Name, "service_name": s.Service, "unit": s.Unit} {
-		if len(text) > maxMetricText {
-			return fmt.Errorf("%s has %d bytes, more than %d", name, len(text), maxMetricText)
+		if stored := len(escapeText(text)); stored > maxMetricText {
+			return fmt.Errorf("%s has %d bytes as it is stored, more than %d", name, stored, maxMetricText)
 		}
 	}
 	return nil

@@ -49,6 +49,8 @@ type session struct {
 	readingSettings sync.Mutex // by the chore, or after an event
 	// recording bounds how many connections are taken by samples.
 	recording chan struct{}
+	// relisten ends the connection that listens; nil before there is one.
+	relisten atomic.Pointer[context.CancelFunc]
 	// fingerprint is that of all configurations when the chore last looked.
 	fingerprint atomic.Pointer[string]
 	// undecryptable are sensitive configurations, as key/key_id, that are no longer tried.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
 // migrationsUpTo are the embedded migrations of an earlier release.
@@ -130,7 +132,7 @@ func TestUpgradeFromEveryVersionKeepsData(t *testing.T) {
 
 func openImpatient(t testing.TB, url string, dir fstest.MapFS, attempts int) *Migrator {
 	t.Helper()
-	m, err := newMigrator(testContext(t), url, dir, lockPatience{timeout: 200 * time.Millisecond, attempts: attempts, pause: 50 * time.Millisecond})
+	m, err := newMigrator(testContext(t), url, dir, lockPatience{timeout: 200 * time.Millisecond, attempts: attempts, pause: 50 * time.Millisecond, migrator: time.Minute})
 	must(t, err)
 	t.Cleanup(func() { _ = m.Close() })
 	return m
@@ -180,6 +182,29 @@ func TestMigrationGivesWayToLocksAndSaysWhose(t *testing.T) {
 	if !strings.Contains(strings.Join(patient.Notices(), "\n"), "long-report") {
 		t.Errorf("the notices are %q, want the holder in them", patient.Notices())
 	}
+}
+
+// Any session may take the migration lock, and keep it.
+func TestWhoHoldsTheMigrationLockIsNamed(t *testing.T) {
+	t.Parallel()
+	_, db := newSchema(t)
+	url := db.conn.Config().ConnString()
+	holder := openDatabase(t, pgtest.ReadonlyURL(url))
+	holder.exec("SET application_name = 'lock-keeper'")
+	holder.exec("SELECT pg_advisory_lock($1)", migrationLockID)
+
+	m, err := newMigrator(testContext(t), url, migrationsWith(t, lockingMigration), lockPatience{timeout: time.Second, attempts: 1, migrator: time.Second})
+	must(t, err)
+	defer m.Close() //nolint:errcheck // nothing depends on it
+	if _, err := m.Up(testContext(t)); err == nil || !strings.Contains(reason(err), "holds the migration lock (lock-keeper, dgm_monitor") {
+		t.Errorf("Up against a held migration lock = %v, want it to name the holder", err)
+	}
+	if _, err := m.FinishIndexes(testContext(t)); err == nil || !strings.Contains(reason(err), "lock-keeper") {
+		t.Errorf("FinishIndexes against a held migration lock = %v, want it to name the holder", err)
+	}
+	holder.exec("SELECT pg_advisory_unlock($1)", migrationLockID)
+	_, err = m.Up(testContext(t))
+	must(t, err)
 }
 
 var concurrentMigration = map[string]string{"99999_index.sql": `-- min-compatible-binary: 5

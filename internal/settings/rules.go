@@ -4,12 +4,14 @@ package settings
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -69,17 +71,27 @@ func checkType(value, valueType string) error {
 		_, err := strconv.ParseInt(value, 10, 64)
 		ok = err == nil && value[0] != '+'
 	case TypeFloat:
-		_, err := strconv.ParseFloat(value, 64)
-		ok = err == nil && len(value) <= 400 && decimal.MatchString(value)
+		number, err := strconv.ParseFloat(value, 64)
+		ok = err == nil && len(value) <= 400 && decimal.MatchString(value) && (number != 0 || isZero(value))
 	case TypeBoolean:
 		ok = value == "true" || value == "false"
 	case TypeJSON:
 		ok = json.Valid([]byte(value))
 	}
+	if !ok && valueType == TypeFloat {
+		return errors.New("the value is not of type float: it must be a finite decimal that 64 bits can hold, of at most 400 characters")
+	}
 	if !ok {
 		return fmt.Errorf("the value is not of type %s", valueType)
 	}
 	return nil
+}
+
+// isZero tells a zero from a decimal that is too small for 64 bits, which
+// PostgreSQL does not take for one.
+func isZero(decimal string) bool {
+	mantissa, _, _ := strings.Cut(strings.ToLower(decimal), "e")
+	return !strings.ContainsAny(mantissa, "123456789")
 }
 
 func (r rules) check(value, valueType string) error {

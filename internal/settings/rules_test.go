@@ -14,7 +14,8 @@ func TestCheckSensitive(t *testing.T) {
 	}{
 		{TypeString, "", []string{"", "any"}, []string{strings.Repeat("x", maxValue+1)}},
 		{TypeInteger, "", []string{"0", "-3", "007", "9223372036854775807"}, []string{"", " 5", "+5", "1.0", "9223372036854775808", "1_000"}},
-		{TypeFloat, "", []string{"0.5", ".5", "5.", "1e-3"}, []string{"", "NaN", "Inf", "0x1p4", "1e309", "1_0.5"}},
+		{TypeFloat, "", []string{"0.5", ".5", "5.", "1e-3", "-0", "0e-999", "0.000E5", "1e-320", "0." + strings.Repeat("3", 398)},
+			[]string{"", "NaN", "Inf", "0x1p4", "1e309", "1_0.5", "1e400", "1e-400", "-1E-400", "1e99999999999", strings.Repeat("1", 401), strings.Repeat("1", 390)}},
 		{TypeBoolean, "", []string{"true", "false"}, []string{"", "TRUE", "1"}},
 		{TypeJSON, "", []string{"null", `{"a": [1]}`}, []string{"", "{"}},
 		{TypeInteger, `{"min": 1, "max": 10}`, []string{"1", "10"}, []string{"0", "11"}},

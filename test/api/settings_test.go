@@ -12,7 +12,10 @@ import (
 // configure sets a system configuration as another service does, with SQL.
 func (w *world) configure(key, value string) {
 	w.Helper()
-	w.query(`UPDATE dgm.system_configurations SET value = $2 WHERE key = $1 RETURNING key`, key, value)
+	w.eventually(key+" is there to be set", func() error {
+		_, err := w.tryQuery(`UPDATE dgm.system_configurations SET value = $2 WHERE key = $1 RETURNING key`, key, value)
+		return err
+	})
 }
 
 // The operator obeys the settings, and takes up their changes while it runs.

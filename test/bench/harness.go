@@ -23,13 +23,15 @@ import (
 type harness struct {
 	ctx      context.Context
 	began    time.Time
+	load     string // of the machine when it began
 	cleanups []func()
 	postgres *pgtest.Server
 	version  string
+	filled   *volume
 }
 
 func newHarness(ctx context.Context) *harness {
-	return &harness{ctx: ctx, began: time.Now()}
+	return &harness{ctx: ctx, began: time.Now(), load: loadAverage()}
 }
 
 func (h *harness) Helper()          {}
@@ -87,7 +89,7 @@ func (h *harness) database() string {
 // migrated makes a new database with the schema in it.
 func (h *harness) migrated() (url string, err error) {
 	url = h.database()
-	migrator, err := pgstore.NewMigrator(h.ctx, url)
+	migrator, err := pgstore.NewMigrator(h.ctx, pgtest.MigrationURL(url))
 	if err != nil {
 		return "", err
 	}
@@ -116,8 +118,15 @@ func (h *harness) facts() []string {
 	if h.version != "" {
 		facts = append(facts, "PostgreSQL "+h.version+" with fsync")
 	}
-	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
-		facts = append(facts, "load now "+strings.Join(strings.Fields(string(load))[:3], " "))
+	return append(facts, fmt.Sprintf("load average %s before, %s after %.0f minutes", h.load, loadAverage(), time.Since(h.began).Minutes()))
+}
+
+// loadAverage of the last minute.
+func loadAverage() string {
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
 	}
-	return facts
+	average, _, _ := strings.Cut(string(load), " ")
+	return average
 }

@@ -37,6 +37,23 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+func TestRecord(t *testing.T) {
+	limit := 10.0
+	results := []result{{name: "question", value: 0.254, unit: "ms", digits: 2, atMost: &limit, detail: "of one"}}
+	document := "before\n" + recordBegin + "an older run\n" + recordEnd + "after\n"
+	want := "before\n" + recordBegin + "2 cores; calm.\n\n| measured | value | limit | | detail |\n|---|---|---|---|---|\n" +
+		"| question | 0.25 ms | at most 10 | met | of one |\n" + recordEnd + "after\n"
+	for _, before := range []string{document, want} {
+		got, err := record(before, []string{"2 cores", "calm"}, results)
+		if err != nil || got != want {
+			t.Errorf("recorded in %q: %q, %v", before, got, err)
+		}
+	}
+	if _, err := record("no place for it", nil, results); err == nil {
+		t.Error("a run was recorded in a document without a place for it")
+	}
+}
+
 func TestRequestsSince(t *testing.T) {
 	earlier := requests{"POST a": 2, "PATCH b": 1}
 	total, list := requests{"POST a": 2, "PATCH b": 4, "DELETE c": 1}.since(earlier)

@@ -14,6 +14,7 @@ import (
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore"
+	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
 // rowsPerImprovement: one in dgm_archive, one in improvement_workspaces.
@@ -82,7 +83,7 @@ func batchedWrites(h *harness, callers int, improvements []pgstore.Improvement) 
 func (h *harness) lead(url string) (store *pgstore.Store, stop func(), err error) {
 	ctx, cancel := context.WithCancel(h.ctx)
 	store = pgstore.New(pgstore.Config{
-		URL: fixed(url), ClusterName: clusterName, ClusterUID: "bench", Holder: "bench",
+		URL: fixed(pgtest.ServiceURL(url)), MigrationURL: fixed(pgtest.MigrationURL(url)), ClusterName: clusterName, ClusterUID: "bench", Holder: "bench",
 		AEAD: func(context.Context) (tink.AEAD, string, error) { return nil, "", fmt.Errorf("no snapshots here") },
 	})
 	led := make(chan error, 1)

@@ -49,6 +49,8 @@ BEGIN
         RETURN 'need a whole number, at least 0, for maxLength';
     ELSIF jsonb_typeof(rules -> 'pattern') <> 'string' THEN
         RETURN 'need a string for pattern';
+    ELSIF rules ->> 'pattern' ~ '(^|[^\\])(\\\\)*\\[1-9]' THEN -- matching could take for ever
+        RETURN 'have a pattern with a back reference, such as \1';
     ELSIF rules ? 'pattern' THEN
         BEGIN
             PERFORM '' ~ (rules ->> 'pattern');

@@ -5,6 +5,12 @@
 ALTER TABLE dgm.performance_metrics ADD COLUMN ingest_xid xid8 NOT NULL DEFAULT pg_current_xact_id();
 COMMENT ON COLUMN dgm.performance_metrics.ingest_xid IS 'Transaction that put the row where it is: what aggregation has not seen yet is found by it. Rows older than the column have that of its migration.';
 
+-- One sample that cannot be added up, or is too long for the index of rollups, would keep its hour from all of
+-- them. These are the limits of every double and of the operator itself; samples that are there already are not judged.
+ALTER TABLE dgm.performance_metrics
+    ADD CONSTRAINT performance_metrics_value_bounded CHECK (abs(value) < 1e308) NOT VALID,
+    ADD CONSTRAINT performance_metrics_names_bounded CHECK (octet_length(metric_name) <= 1024 AND octet_length(service_name) <= 1024) NOT VALID;
+
 CREATE TABLE dgm.metric_batches (
     batch_id uuid PRIMARY KEY,
     cluster text,
@@ -66,6 +72,9 @@ DECLARE
     moved_columns text;
     made integer := 0;
 BEGIN
+    IF months_back NOT BETWEEN 0 AND 120 OR months_ahead NOT BETWEEN 0 AND 120 THEN
+        RAISE EXCEPTION 'partitions are made for 0 to 120 months back and ahead, not % and %', months_back, months_ahead USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     IF NOT EXISTS (SELECT FROM dgm.missing_metric_months(months_back, months_ahead))
         OR NOT pg_try_advisory_xact_lock(hashtextextended('dgm.ensure_metric_partitions', 0)) THEN
         RETURN 0;
@@ -92,7 +101,7 @@ BEGIN
     RETURN made;
 END $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION dgm.ensure_metric_partitions(integer, integer) IS 'Makes the missing partitions of performance_metrics and moves their samples out of the default one, all in one transaction; returns how many it made, 0 as well when another session is at it. See missing_metric_months.';
+COMMENT ON FUNCTION dgm.ensure_metric_partitions(integer, integer) IS 'Makes the missing partitions of performance_metrics, for at most 120 months back and ahead, and moves their samples out of the default one, all in one transaction; returns how many it made, 0 as well when another session is at it. See missing_metric_months.';
 
 -- +goose StatementBegin
 CREATE FUNCTION dgm.compress_json() RETURNS integer
@@ -168,4 +177,7 @@ COMMENT ON FUNCTION dgm.ensure_metric_partitions(integer, integer) IS 'Makes the
 DROP FUNCTION dgm.missing_metric_months(integer, integer);
 DROP TABLE dgm.metric_retention_state;
 DROP TABLE dgm.metric_batches;
-ALTER TABLE dgm.performance_metrics DROP COLUMN ingest_xid;
+ALTER TABLE dgm.performance_metrics
+    DROP CONSTRAINT performance_metrics_names_bounded,
+    DROP CONSTRAINT performance_metrics_value_bounded,
+    DROP COLUMN ingest_xid;

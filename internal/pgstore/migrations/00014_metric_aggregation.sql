@@ -311,7 +311,7 @@ BEGIN
 
     DELETE FROM dgm.aggregation_pending p WHERE p.hour_start < lowest;
     todo := ARRAY(SELECT p.hour_start FROM dgm.aggregation_pending p WHERE p.retry_at IS NULL OR p.retry_at <= now()
-        ORDER BY p.hour_start DESC LIMIT max_hours);
+        ORDER BY p.hour_start > now() + interval '1 day', p.hour_start DESC LIMIT max_hours); -- wrong clocks come last
     BEGIN
         samples := dgm.recompute_metric_hours(todo);
         PERFORM dgm.recompute_metric_days(todo);

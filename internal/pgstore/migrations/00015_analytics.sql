@@ -1,16 +1,21 @@
 -- min-compatible-binary: 5
 -- +goose Up
+-- One row that cannot be added up would keep the views from all others. Rows that are there already are not judged.
+ALTER TABLE dgm.constitutional_compliance_logs
+    ADD CONSTRAINT constitutional_compliance_logs_score_exact CHECK (compliance_score_exact BETWEEN 0 AND 1) NOT VALID;
+ALTER TABLE dgm.bandit_states ADD CONSTRAINT bandit_states_reward_bounded CHECK (abs(total_reward) <= 1e100) NOT VALID;
+
 -- Each question is a view, which is always true, and a materialized view of it, which is fast.
 -- A deleted object takes nothing away from what happened.
 CREATE VIEW dgm.current_improvement_success AS
-SELECT COALESCE(w.target_service, '') AS service_name, COALESCE(w.improvement_type, '') AS improvement_type,
+SELECT left(COALESCE(w.target_service, ''), 253) AS service_name, left(COALESCE(w.improvement_type, ''), 253) AS improvement_type, -- an index has no room for more
     (a."timestamp" AT TIME ZONE 'UTC')::date AS day,
     count(*) AS attempts,
     count(*) FILTER (WHERE a.status = 'completed') AS completed,
     count(*) FILTER (WHERE a.status = 'failed') AS failed,
     count(*) FILTER (WHERE a.status = 'rolled_back') AS rolled_back,
     round(count(*) FILTER (WHERE a.status = 'completed')::numeric / NULLIF(count(*) FILTER (WHERE a.status IN ('completed', 'failed', 'rolled_back')), 0), 6) AS success_rate,
-    round(avg(extract(epoch FROM w.completed_at - a."timestamp")) FILTER (WHERE a.status IN ('completed', 'failed', 'rolled_back')), 3) AS mean_duration_seconds
+    round(avg(CASE WHEN isfinite(w.completed_at) THEN extract(epoch FROM w.completed_at - a."timestamp") END) FILTER (WHERE a.status IN ('completed', 'failed', 'rolled_back')), 3) AS mean_duration_seconds
 FROM dgm.dgm_archive a
 LEFT JOIN dgm.improvement_workspaces w ON w.improvement_id = a.improvement_id
 WHERE isfinite(a."timestamp")
@@ -189,3 +194,5 @@ DROP MATERIALIZED VIEW dgm.mv_improvement_success_daily;
 DROP VIEW dgm.current_bandit_performance;
 DROP VIEW dgm.current_compliance_posture;
 DROP VIEW dgm.current_improvement_success;
+ALTER TABLE dgm.bandit_states DROP CONSTRAINT bandit_states_reward_bounded;
+ALTER TABLE dgm.constitutional_compliance_logs DROP CONSTRAINT constitutional_compliance_logs_score_exact;

@@ -20,7 +20,7 @@ BEGIN
     -- evicted while its statement ran. From a backslash or a dollar quote on, where a constant ends cannot be told.
     RETURN QUERY EXECUTE format($query$
         SELECT s.queryid, substring(s.query FROM '^-- name: (\w+)'),
-            left(btrim(regexp_replace(regexp_replace(regexp_replace(s.query, '^-- name: [^\n]*\n', ''), '(\\|\$([a-zA-Z_]\w*)?\$).*$', '…'),
+            left(btrim(regexp_replace(regexp_replace(regexp_replace(left(s.query, 5000), '^-- name: [^\n]*\n', ''), '(\\|\$([a-zA-Z_]\w*)?\$).*$', '…'),
                 $re$'[^']*('|$)|--[^\n]*|/\*([^*]|\*+[^*/])*(\*+/|$)|(?<![\w$."])\d[\w.]*$re$, '?', 'g')), 1000),
             s.calls, s.total / 1000, s.total / 1000 / s.calls, s.slowest / 1000, s.rows, s.hit, s.read, s.temp, s.wal
         FROM (
@@ -171,7 +171,9 @@ FROM (
     WHERE a.pid <> pg_backend_pid() AND a.xact_start IS NOT NULL AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
       AND (a.datname = current_database() OR a.backend_xid IS NOT NULL OR a.backend_type = 'walsender')
     UNION ALL
-    SELECT 'prepared', p.gid, p.database::text, p.owner::text, NULL, 'prepared', NULL, p.prepared, age(p.transaction), true
+    -- Named as above: a view that was restored from a dump reads the same then.
+    SELECT 'prepared' AS kind, p.gid AS name, p.database::text AS database, p.owner::text AS role, NULL AS application, 'prepared' AS state,
+        NULL AS waits_for, p.prepared AS since, age(p.transaction) AS xmin_age, true AS delays_aggregation
     FROM pg_catalog.pg_prepared_xacts p
 ) t
 WHERE t.since < now() - interval '5 seconds';

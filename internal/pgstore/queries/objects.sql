@@ -1,15 +1,17 @@
+-- Rows of other services may bear our cluster's name: without a uid, or a name, they show no object of ours.
 -- name: LiveImprovements :many
 SELECT o.namespace::text AS namespace, o.name::text AS name, o.uid::text AS uid FROM (
     SELECT a.namespace, a.name, a.uid FROM dgm.dgm_archive a WHERE a.cluster = @cluster::text AND a.deleted_at IS NULL
     UNION
     SELECT w.namespace, w.name, w.uid FROM dgm.improvement_workspaces w WHERE w.cluster = @cluster::text AND w.deleted_at IS NULL
 ) o
-WHERE (o.namespace, o.name, o.uid) > (@after_namespace::text, @after_name::text, @after_uid::text)
+WHERE o.namespace IS NOT NULL AND o.name IS NOT NULL AND o.uid IS NOT NULL
+  AND (o.namespace, o.name, o.uid) > (@after_namespace::text, @after_name::text, @after_uid::text)
 ORDER BY o.namespace, o.name, o.uid LIMIT @page_size::integer;
 
 -- name: LivePolicies :many
 SELECT DISTINCT b.namespace::text AS namespace, b.name::text AS name, b.uid::text AS uid FROM dgm.bandit_states b
-WHERE b.cluster = @cluster::text AND b.deleted_at IS NULL
+WHERE b.cluster = @cluster::text AND b.deleted_at IS NULL AND b.namespace IS NOT NULL AND b.name IS NOT NULL AND b.uid IS NOT NULL
   AND (b.namespace, b.name, b.uid) > (@after_namespace::text, @after_name::text, @after_uid::text)
 ORDER BY 1, 2, 3 LIMIT @page_size::integer;
 

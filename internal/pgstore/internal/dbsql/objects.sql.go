@@ -18,7 +18,8 @@ SELECT o.namespace::text AS namespace, o.name::text AS name, o.uid::text AS uid 
     UNION
     SELECT w.namespace, w.name, w.uid FROM dgm.improvement_workspaces w WHERE w.cluster = $1::text AND w.deleted_at IS NULL
 ) o
-WHERE (o.namespace, o.name, o.uid) > ($2::text, $3::text, $4::text)
+WHERE o.namespace IS NOT NULL AND o.name IS NOT NULL AND o.uid IS NOT NULL
+  AND (o.namespace, o.name, o.uid) > ($2::text, $3::text, $4::text)
 ORDER BY o.namespace, o.name, o.uid LIMIT $5::integer
 `
 
@@ -36,6 +37,7 @@ type LiveImprovementsRow struct {
 	Uid       string
 }
 
+// Rows of other services may bear our cluster's name: without a uid, or a name, they show no object of ours.
 func (q *Queries) LiveImprovements(ctx context.Context, arg LiveImprovementsParams) ([]LiveImprovementsRow, error) {
 	rows, err := q.db.Query(ctx, liveImprovements,
 		arg.Cluster,
@@ -64,7 +66,7 @@ func (q *Queries) LiveImprovements(ctx context.Context, arg LiveImprovementsPara
 
 const livePolicies = `-- name: LivePolicies :many
 SELECT DISTINCT b.namespace::text AS namespace, b.name::text AS name, b.uid::text AS uid FROM dgm.bandit_states b
-WHERE b.cluster = $1::text AND b.deleted_at IS NULL
+WHERE b.cluster = $1::text AND b.deleted_at IS NULL AND b.namespace IS NOT NULL AND b.name IS NOT NULL AND b.uid IS NOT NULL
   AND (b.namespace, b.name, b.uid) > ($2::text, $3::text, $4::text)
 ORDER BY 1, 2, 3 LIMIT $5::integer
 `
