@@ -114,7 +114,7 @@ func (s *step) ensureArchived(ctx context.Context, plan snapshot.Plan) error {
 	if err != nil {
 		return classifyPlan(err, "the plan")
 	}
-	return s.saveSnapshot(ctx, plan, canonical)
+	return s.saveSnapshot(ctx, plan, canonical, knownEnvironment(plan))
 }
 
 func (s *step) applyObject(ctx context.Context, object snapshot.ObjectPlan) error {

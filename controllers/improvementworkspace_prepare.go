@@ -88,7 +88,11 @@ func (s *step) reconcilePreparing(ctx context.Context) (lifecycle.Standing, erro
 			Message: "the live objects are already as this improvement wants them",
 		}, nil
 	}
-	if err := s.saveSnapshot(ctx, plan, canonical); err != nil {
+	environment, err := s.captureEnvironment(ctx, plan)
+	if err != nil {
+		return lifecycle.Standing{}, err
+	}
+	if err := s.saveSnapshot(ctx, plan, canonical, environment); err != nil {
 		return lifecycle.Standing{}, s.classifySave(err)
 	}
 	if err := s.addFinalizer(ctx); err != nil {

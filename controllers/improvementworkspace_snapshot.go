@@ -136,10 +136,10 @@ func (s *step) describePlan(plan snapshot.Plan, canonical []byte) {
 }
 
 // saveSnapshot commits a plan's canonical bytes to the database, with what it
-// would put back in words.
-func (s *step) saveSnapshot(ctx context.Context, plan snapshot.Plan, canonical []byte) error {
+// would put back in words, and what the change found.
+func (s *step) saveSnapshot(ctx context.Context, plan snapshot.Plan, canonical []byte, environment json.RawMessage) error {
 	row := s.row(lifecycle.CurrentStanding(s.w))
-	row.RollbackPlan = describeRollback(plan)
+	row.RollbackPlan, row.EnvironmentSnapshot = describeRollback(plan), environment
 	_, err := s.Store.SaveSnapshot(ctx, row, canonical)
 	return err
 }
@@ -176,7 +176,7 @@ func (s *step) restoreLostSnapshot(ctx context.Context) error {
 		s.SnapshotLost(client.ObjectKeyFromObject(s.w))
 		return err
 	}
-	err = s.saveSnapshot(ctx, *plan, canonical)
+	err = s.saveSnapshot(ctx, *plan, canonical, knownEnvironment(*plan))
 	var refused *pgstore.RowError
 	if errors.As(err, &refused) || errors.Is(err, pgstore.ErrIntegrity) || errors.Is(err, pgstore.ErrUnavailable) {
 		return nil // when the database is back, it is looked for again

@@ -176,7 +176,7 @@ func TestRolloutIsFollowedToHealth(t *testing.T) {
 		if phase := w.refresh(ttl).Status.Phase; phase != dgmv1alpha1.PhaseApplying {
 			t.Errorf("it is %s: it has read pods that its account may not list", phase)
 		}
-		w.mayListPods("improver")
+		w.tenantMay("pods", "list")
 		undone := w.reaches(ttl, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
 		w.says(undone.Status.RollbackReason, dgmv1alpha1.ReasonRolloutFailed, "pod shop-new, container main: CrashLoopBackOff", "exit code 7")
 	})
@@ -284,15 +284,16 @@ func (w *world) crashingPod(deployment string) {
 	}
 }
 
-func (w *world) mayListPods(account string) {
+// tenantMay gives the account improver another right.
+func (w *world) tenantMay(resource, verb string) {
 	w.Helper()
-	role := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "pods"}
+	role := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: verb + "-" + resource}
 	w.create(&rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: role.Name},
-		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}}},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{resource}, Verbs: []string{verb}}},
 	})
 	w.create(&rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: role.Name}, RoleRef: role,
-		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: w.namespace, Name: account}},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: w.namespace, Name: "improver"}},
 	})
 }
