@@ -72,7 +72,7 @@ func TestSummary(t *testing.T) {
 		t.Error(got)
 	}
 	two := newPlan(t, thing(t, `{a: 1, b: 1}`), thing(t, `{a: 2}`))
-	if got := planOf(two).Summary(200); got != "2 changes in 1 objects: Thing/thing spec.a: 1 → 2; Thing/thing spec.b: removed 1" {
+	if got := planOf(two).Summary(200); got != "2 values in 1 objects: Thing/thing spec.a: 1 → 2; Thing/thing spec.b: removed 1" {
 		t.Error(got)
 	}
 	if got := planOf().Summary(200); got != "nothing changes" {

@@ -50,7 +50,7 @@ func (p Plan) Summary(limit int) string {
 	}
 	head := ""
 	if paths > 1 {
-		head = fmt.Sprintf("%d changes in %d objects: ", paths, len(p.Objects))
+		head = fmt.Sprintf("%d values in %d objects: ", paths, len(p.Objects))
 	}
 	return bounded(head+strings.Join(parts, "; "), limit)
 }

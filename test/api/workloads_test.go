@@ -20,12 +20,18 @@ import (
 // does not in time. It ends with the test.
 func (w *world) rollsOut() {
 	w.Helper()
+	w.rollsOutWithin(20 * time.Millisecond)
+}
+
+// rollsOutWithin is rollsOut by a controller that takes its time.
+func (w *world) rollsOutWithin(pause time.Duration) {
+	w.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() {
 		for ctx.Err() == nil {
 			w.rollOutOnce(ctx)
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(pause)
 		}
 	})
 	w.Cleanup(func() { cancel(); done.Wait() })
