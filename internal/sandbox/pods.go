@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sandbox
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+)
+
+// isolate makes a copied pod template one that runs apart from what serves: with
+// no rights, no Secrets, nothing of the node and nothing of others' storage.
+func (d *Design) isolate(owner string, template *corev1.PodTemplateSpec) {
+	template.Annotations = withoutMarks(template.Annotations)
+	delete(template.Labels, dgmv1alpha1.LabelTest)
+	withoutRights(&template.Spec)
+	pod := &template.Spec
+	d.leaveHost(owner, pod)
+	d.isolateContainers(owner, pod)
+	for i := range pod.Volumes {
+		d.isolateVolume(owner, &pod.Volumes[i])
+	}
+	d.renameNamespaces(pod.Affinity)
+	if len(pod.ResourceClaims) > 0 {
+		d.leave("%s: its claims of devices are not copied", owner)
+		pod.ResourceClaims = nil
+	}
+	d.Pods = append(d.Pods, PodTemplate{Owner: owner, Template: *template})
+}
+
+// withoutRights runs pods as an account without rights or token, and ahead of nobody.
+func withoutRights(pod *corev1.PodSpec) {
+	pod.ServiceAccountName, pod.DeprecatedServiceAccount = Account, ""
+	pod.AutomountServiceAccountToken = new(false)
+	pod.PriorityClassName, pod.Priority, pod.PreemptionPolicy = "", nil, nil
+	pod.NodeName = ""
+}
+
+func (d *Design) leaveHost(owner string, pod *corev1.PodSpec) {
+	if pod.HostNetwork || pod.HostPID || pod.HostIPC {
+		d.leave("%s: it runs without the network and the processes of the node", owner)
+	}
+	pod.HostNetwork, pod.HostPID, pod.HostIPC = false, false, false
+	if pod.DNSPolicy == corev1.DNSClusterFirstWithHostNet {
+		pod.DNSPolicy = corev1.DNSClusterFirst
+	}
+}
+
+func (d *Design) isolateContainers(owner string, pod *corev1.PodSpec) {
+	for _, containers := range [][]corev1.Container{pod.InitContainers, pod.Containers} {
+		for i := range containers {
+			c := &containers[i]
+			c.Command, c.Args = d.rename.texts(c.Command), d.rename.texts(c.Args)
+			c.Resources.Claims = nil
+			for j := range c.Ports {
+				c.Ports[j].HostPort, c.Ports[j].HostIP = 0, ""
+			}
+			for j := range c.Env {
+				c.Env[j].Value = d.rename.text(c.Env[j].Value)
+				if from := c.Env[j].ValueFrom; from != nil && from.SecretKeyRef != nil {
+					d.leaveSecret(owner, from.SecretKeyRef.Name)
+					from.SecretKeyRef.Optional = new(true)
+				}
+			}
+			for j := range c.EnvFrom {
+				if from := c.EnvFrom[j].SecretRef; from != nil {
+					d.leaveSecret(owner, from.Name)
+					from.Optional = new(true)
+				}
+			}
+		}
+	}
+}
+
+func (d *Design) leaveSecret(owner, name string) {
+	d.leave("Secret/%s, which %s uses: Secrets are not copied, it runs without", name, owner)
+}
+
+// isolateVolume keeps what is in the sandbox itself; anything else becomes an
+// empty directory.
+func (d *Design) isolateVolume(owner string, volume *corev1.Volume) {
+	source := &volume.VolumeSource
+	switch {
+	case source.ConfigMap != nil, source.EmptyDir != nil, source.DownwardAPI != nil, source.PersistentVolumeClaim != nil, source.Image != nil:
+	case source.Secret != nil:
+		d.leaveSecret(owner, source.Secret.SecretName)
+		source.Secret.Optional = new(true)
+	case source.Ephemeral != nil && source.Ephemeral.VolumeClaimTemplate != nil:
+		source.Ephemeral.VolumeClaimTemplate.Spec = emptyClaim(source.Ephemeral.VolumeClaimTemplate.Spec)
+	case source.Projected != nil:
+		source.Projected.Sources = slices.DeleteFunc(source.Projected.Sources, func(p corev1.VolumeProjection) bool {
+			if p.Secret != nil {
+				d.leaveSecret(owner, p.Secret.Name)
+			}
+			if p.ServiceAccountToken != nil || p.PodCertificate != nil {
+				d.leave("volume %s of %s: pods of a sandbox get no token and no certificate", volume.Name, owner)
+			}
+			return p.Secret != nil || p.ServiceAccountToken != nil || p.PodCertificate != nil
+		})
+	default:
+		d.leave("volume %s of %s: it is not of the sandbox, an empty directory takes its place", volume.Name, owner)
+		*source = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+	}
+}
+
+// leaveMissing names what the pods need and nobody has included.
+func (d *Design) leaveMissing() {
+	for _, pod := range d.Pods {
+		need := func(kind, name string, optional *bool) {
+			if name != "" && (optional == nil || !*optional) && !d.identity[kind+"/"+name] {
+				d.leave("%s/%s, which %s uses: name it in spec.sandbox.include", kind, name, pod.Owner)
+			}
+		}
+		spec := &pod.Template.Spec
+		for i := range spec.Volumes {
+			source := &spec.Volumes[i].VolumeSource
+			if source.ConfigMap != nil {
+				need("ConfigMap", source.ConfigMap.Name, source.ConfigMap.Optional)
+			}
+			if source.PersistentVolumeClaim != nil {
+				need("PersistentVolumeClaim", source.PersistentVolumeClaim.ClaimName, nil)
+			}
+			if source.Projected == nil {
+				continue
+			}
+			for _, part := range source.Projected.Sources {
+				if part.ConfigMap != nil {
+					need("ConfigMap", part.ConfigMap.Name, part.ConfigMap.Optional)
+				}
+			}
+		}
+		for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+			for _, from := range c.EnvFrom {
+				if from.ConfigMapRef != nil {
+					need("ConfigMap", from.ConfigMapRef.Name, from.ConfigMapRef.Optional)
+				}
+			}
+			for _, env := range c.Env {
+				if env.ValueFrom != nil && env.ValueFrom.ConfigMapKeyRef != nil {
+					need("ConfigMap", env.ValueFrom.ConfigMapKeyRef.Name, env.ValueFrom.ConfigMapKeyRef.Optional)
+				}
+			}
+		}
+	}
+}
+
+func (d *Design) renameNamespaces(affinity *corev1.Affinity) {
+	rename := func(term *corev1.PodAffinityTerm) {
+		for i, namespace := range term.Namespaces {
+			if namespace == d.source.Improvement.Namespace {
+				term.Namespaces[i] = d.Namespace.Name
+			}
+		}
+	}
+	renameAll := func(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm) {
+		for i := range required {
+			rename(&required[i])
+		}
+		for i := range preferred {
+			rename(&preferred[i].PodAffinityTerm)
+		}
+	}
+	if affinity == nil {
+		return
+	}
+	if a := affinity.PodAffinity; a != nil {
+		renameAll(a.RequiredDuringSchedulingIgnoredDuringExecution, a.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+	if a := affinity.PodAntiAffinity; a != nil {
+		renameAll(a.RequiredDuringSchedulingIgnoredDuringExecution, a.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+}
+
+// PullSecrets are the names of the Secrets by which the templates pull images.
+func (d *Design) PullSecrets() []string {
+	var names []string
+	for _, pod := range d.Pods {
+		for _, ref := range pod.Template.Spec.ImagePullSecrets {
+			if ref.Name != "" && !slices.Contains(names, ref.Name) {
+				names = append(names, ref.Name)
+			}
+		}
+	}
+	return names
+}
+
+// AddPullSecret copies a Secret if it is one to pull images by: of no other
+// Secret is anything ever copied. byDefault: for pods that name none.
+func (d *Design) AddPullSecret(secret *corev1.Secret, byDefault bool) {
+	if byDefault {
+		d.account.ImagePullSecrets = append(d.account.ImagePullSecrets, corev1.LocalObjectReference{Name: secret.Name})
+	}
+	key := map[corev1.SecretType]string{
+		corev1.SecretTypeDockerConfigJson: corev1.DockerConfigJsonKey, corev1.SecretTypeDockercfg: corev1.DockerConfigKey,
+	}[secret.Type]
+	if key == "" {
+		d.leave("Secret/%s: it is named to pull images by, but is of type %s", secret.Name, secret.Type)
+		return
+	}
+	if d.identity["Secret/"+secret.Name] {
+		return
+	}
+	d.identity["Secret/"+secret.Name] = true
+	d.Fence = append(d.Fence, &corev1.Secret{
+		ObjectMeta: d.meta(secret.Name), Type: secret.Type, Data: map[string][]byte{key: secret.Data[key]},
+	})
+}
