@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -54,6 +55,8 @@ type ImprovementWorkspaceReconciler struct {
 	Answers *analysis.Answers
 	// Backlog keeps samples while the database is away.
 	Backlog *SampleBacklog
+	// Pods reads the logs of tests.
+	Pods corev1client.PodsGetter
 	// Store is the database.
 	Store *pgstore.Store
 	// Admission tells whether the admission policies are in force.
@@ -112,7 +115,6 @@ func enqueue(ctx context.Context, events chan<- event.GenericEvent, object clien
 
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces/status,verbs=update
-// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile takes an improvement one step on.
@@ -169,6 +171,9 @@ func (s *step) advance(ctx context.Context) (lifecycle.Standing, error) {
 		if standing.Phase != dgmv1alpha1.PhasePending {
 			return standing, nil
 		}
+	}
+	if err := s.removeSandbox(ctx); err != nil {
+		return lifecycle.Standing{}, err
 	}
 	if !s.w.DeletionTimestamp.IsZero() {
 		if standing, done, err := s.reconcileDeletion(ctx); done || err != nil {

@@ -38,6 +38,8 @@ type Resync struct {
 	// Replaced takes an improvement under whose name the database has live rows of
 	// another object, before Improvements takes it.
 	Replaced func(types.NamespacedName)
+	// Sweep removes the sandboxes that nobody needs.
+	Sweep func(context.Context) error
 	// Log tells why it resyncs.
 	Log logr.Logger
 }
@@ -50,6 +52,7 @@ func (r *Resync) Start(ctx context.Context) error {
 	ticker := time.NewTicker(r.Interval)
 	defer ticker.Stop()
 	retry := make(<-chan time.Time)
+	r.sweep(ctx)
 	for {
 		var why string
 		select {
@@ -69,6 +72,7 @@ func (r *Resync) Start(ctx context.Context) error {
 		case <-ticker.C:
 			why = "interval"
 			r.Store.ForgetAllSynced()
+			r.sweep(ctx)
 		case <-retry:
 			why = "the last resync failed"
 		}
@@ -80,6 +84,13 @@ func (r *Resync) Start(ctx context.Context) error {
 			r.Log.Error(err, "Resync failed; trying again", "after", retryResync)
 			retry = time.After(retryResync)
 		}
+	}
+}
+
+// sweep needs no database.
+func (r *Resync) sweep(ctx context.Context) {
+	if err := r.Sweep(ctx); err != nil && ctx.Err() == nil {
+		r.Log.Error(err, "Sandboxes that nobody needs are removed at the next resync")
 	}
 }
 

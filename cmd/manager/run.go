@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -193,6 +194,10 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	if err != nil {
 		return err
 	}
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
 	guard, err := controllers.NewAdmissionGuard(mgr.GetAPIReader(), clock.RealClock{})
 	if err != nil {
 		return err
@@ -210,7 +215,7 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	improvements := &controllers.ImprovementWorkspaceReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder("dgm-operator"),
 		MetricServers: servers, Answers: analysis.NewAnswers(clock.RealClock{}), Backlog: backlog,
-		Accounts: accounts, Store: store, Admission: guard, Outbox: outbox,
+		Accounts: accounts, Pods: clients.CoreV1(), Store: store, Admission: guard, Outbox: outbox,
 		ClusterName: o.clusterName, TenantRole: o.tenantRole, Operator: o.serviceAccount,
 		Workers: o.workers, Clock: clock.RealClock{},
 	}
@@ -229,7 +234,7 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	resync := &controllers.Resync{
 		Client: mgr.GetClient(), Store: store, Outbox: outbox, Interval: o.resyncInterval,
 		Improvements: improvements.Enqueue, Policies: policies.Enqueue, Configurations: configurations.Enqueue,
-		SnapshotLost: improvements.SnapshotLost, Replaced: improvements.Replaced, Log: ctrl.Log.WithName("resync"),
+		SnapshotLost: improvements.SnapshotLost, Replaced: improvements.Replaced, Sweep: improvements.SweepSandboxes, Log: ctrl.Log.WithName("resync"),
 	}
 	return errors.Join(
 		improvements.SetupWithManager(mgr), policies.SetupWithManager(mgr), configurations.SetupWithManager(mgr),

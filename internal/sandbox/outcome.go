@@ -155,7 +155,7 @@ func podEnd(pod *corev1.Pod) *metav1.Time {
 }
 
 // parseResults reads a JSON object in a form that every database takes: numbers
-// are those of float64. It is nil for anything else.
+// are those of float64, strings are plain. It is nil for anything else.
 func parseResults(message string) json.RawMessage {
 	if len(message) > maxResults {
 		return nil
@@ -164,16 +164,42 @@ func parseResults(message string) json.RawMessage {
 	if err := json.Unmarshal([]byte(message), &object); err != nil || object == nil {
 		return nil
 	}
-	results, err := json.Marshal(object)
+	results, err := json.Marshal(plainJSON(object))
 	if err != nil {
 		return nil
 	}
 	return results
 }
 
+func plainJSON(value any) any {
+	switch typed := value.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(typed))
+		for key, item := range typed {
+			out[plain(key)] = plainJSON(item)
+		}
+		return out
+	case []any:
+		for i := range typed {
+			typed[i] = plainJSON(typed[i])
+		}
+		return typed
+	case string:
+		return plain(typed)
+	default:
+		return value
+	}
+}
+
+// plain replaces what a database cannot hold (NUL, bytes that are not UTF-8), and
+// the mark by which it would be escaped: what is read back is what was stored.
+func plain(text string) string {
+	return strings.NewReplacer("\x00", "\uFFFD", "\u241B", "\uFFFD").Replace(strings.ToValidUTF8(text, "\uFFFD"))
+}
+
 // Log is the end of a log as it is kept: the last lines, whole characters.
 func Log(text string) string {
-	text = strings.TrimRight(strings.ToValidUTF8(text, "\uFFFD"), "\n")
+	text = strings.TrimRight(plain(text), "\n")
 	lines := strings.Split(text, "\n")
 	text = strings.Join(lines[max(0, len(lines)-LogLines):], "\n")
 	if excess := len(text) - maxLog; excess > 0 {
@@ -197,7 +223,7 @@ func lastLine(log string) string {
 
 // clean makes a text of a pod fit for a message.
 func clean(text string, n int) string {
-	return cut(strings.TrimSpace(strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")), n)
+	return cut(strings.TrimSpace(plain(text)), n)
 }
 
 // TestRecord is how a test went, as the database keeps it.
