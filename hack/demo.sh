@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Shows an improvement from end to end on the local stack (which it starts when needed): a sample service, a change of its
-# settings, what became faster, what the database knows, and the way back.
+# Shows improvements from end to end on the local stack (which it starts when needed): a sample service under load, one change
+# that is kept for its measured gain, one that is put back for its measured regression, what the database knows, and the way back.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 T0=${T0:-$(date +%s%N)}; export T0
 . hack/say.sh
 LOCAL=${DGM_LOCAL:-$PWD/.local}
-improvement=improvement/checkout-cache-ttl
+better=improvement/checkout-cache-ttl worse=improvement/checkout-fresher-prices
 
 hack/stack.sh up
 image=$(hack/stack.sh load ./examples/checkout shop/checkout:1)
@@ -27,35 +27,31 @@ query() { # SQL [PSQL OPTION]
   psql -X "$(<"$LOCAL/postgres-url")" -c "$1" "${@:2}"
 }
 cache_ttl() { kubectl get configmap -n shop checkout-config -o 'jsonpath={.data.CACHE_TTL}'; }
-load() { kubectl exec -n shop deployment/checkout -- /checkout load -url http://checkout/products -rate 20 -duration "$1"; }
-in_service() { kubectl get --raw "/api/v1/namespaces/shop/services/checkout:http/proxy/$1"; }
-finished() { kubectl wait -n shop --for=condition=Finished $improvement --timeout=120s >/dev/null || failed "did not finish in time"; }
-failed() { kubectl describe -n shop $improvement >&2; die "the improvement $1"; }
+finished() { kubectl wait -n shop --for=condition=Finished "$1" --timeout=180s >/dev/null || failed "$1" "did not finish in time"; }
+phase() { kubectl get -n shop "$1" -o 'jsonpath={.status.phase}'; }
+story() { kubectl get events -n shop --field-selector "involvedObject.name=${1#*/}" --sort-by=.metadata.creationTimestamp -o custom-columns=REASON:.reason,MESSAGE:.message | cut -c 1-180; }
+failed() { kubectl describe -n shop "$1" >&2; die "$1 $2"; }
 
-# order COMMAND REASON gives a command by annotation and waits until it is done.
+# order IMPROVEMENT COMMAND REASON gives a command by annotation and waits until it is done.
 order() {
   local token; token=$(date +%s%N)
-  show kubectl annotate -n shop $improvement --overwrite "dgm.acgs.io/$1=$token" "dgm.acgs.io/$1-reason=$2"
-  kubectl wait -n shop $improvement --for="jsonpath={.status.lastHandled.$1}=$token" --timeout=60s >/dev/null || failed "did not take the command"
-  finished
+  show kubectl annotate -n shop "$1" --overwrite "dgm.acgs.io/$2=$token" "dgm.acgs.io/$2-reason=$3"
+  kubectl wait -n shop "$1" --for="jsonpath={.status.lastHandled.$2}=$token" --timeout=60s >/dev/null || failed "$1" "did not take the command"
+  finished "$1"
 }
 
-# measure waits until the running service follows the ConfigMap, then sends it real requests from inside the cluster.
-measure() {
-  local want tries; want=$(cache_ttl)
-  for ((tries = 0; tries < 120; tries++)); do
-    [ "$(in_service settings 2>/dev/null)" != "{\"cacheTTLSeconds\":$want}" ] || break
-    sleep .5
-  done
-  echo "the running service says: $(in_service settings)"
-  # the first list of each category is computed in any case
-  load 1s >/dev/null
-  load 12s
+# again makes an improvement once more that the archive knows from an earlier run: nothing is made twice unless somebody says so.
+again() {
+  finished "$1"
+  if [ "$(kubectl get -n shop "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].reason}')" = Adopted ] || [ -n "${2:-}" ]; then
+    order "$1" retry "make demo again"
+  fi
+  kubectl wait -n shop "$1" --for=condition=DatabaseSynced --timeout=60s >/dev/null
 }
 
-heading "A service whose answer time depends on its settings (namespace shop)"
+heading "A service under load whose answer time depends on its settings, and a Prometheus that watches it"
 kubectl apply -f examples/shop/namespace.yaml >/dev/null
-if kubectl get -n shop $improvement >/dev/null 2>&1; then finished; fi   # of an earlier run that was interrupted
+for one in $better $worse; do if kubectl get -n shop "$one" >/dev/null 2>&1; then finished "$one"; earlier=yes; fi; done
 mkdir -p "$LOCAL/shop"
 cat >"$LOCAL/shop/kustomization.yaml" <<E
 resources: [$(realpath --relative-to "$LOCAL/shop" examples/shop)]
@@ -63,40 +59,42 @@ images: [{name: shop/checkout, newTag: "${image##*:}"}]
 E
 kubectl apply -k "$LOCAL/shop" >/dev/null
 kubectl rollout status -n shop deployment/checkout --timeout=120s >/dev/null
+kubectl rollout status -n shop deployment/customers --timeout=120s >/dev/null
 show kubectl get configmap -n shop checkout-config -o 'jsonpath={.data}{"\n"}'
-before=$(measure); echo "$before"
+echo "collecting 30 s of how it is"
+sleep 30
 
-heading "An improvement and a policy"
+heading "An improvement that is one"
 show kubectl apply -k config/samples
-finished
-if [ "$(cache_ttl)" = 5 ]; then
-  # The archive knows this very improvement from an earlier run: it is not made again unless somebody says so.
-  order retry "make demo again"
-fi
-kubectl wait -n shop $improvement --for=condition=DatabaseSynced --timeout=60s >/dev/null
-kubectl wait -n shop banditpolicy/checkout-tuning --for=condition=DatabaseSynced --timeout=60s >/dev/null
-[ "$(kubectl get -n shop $improvement -o 'jsonpath={.status.phase}')" = Completed ] || failed "did not complete"
+again $better "${earlier:-}"
+story $better
 show kubectl get improvements -A
-show kubectl get banditpolicies -A
+[ "$(phase $better)" = Completed ] || failed $better "did not complete"
+[ "$(cache_ttl)" = 60 ] || failed $better "did not set CACHE_TTL"
 
-heading "What changed in the cluster"
-kubectl get -n shop $improvement -o 'jsonpath={.status.diff}{"\n"}'
+heading "An improvement that is none: measured, and put back by itself"
+echo "collecting 20 s of how it is now"
+sleep 20
+show kubectl apply -f examples/improvements/fresher-prices.yaml
+again $worse "${earlier:-}"
+story $worse
+show kubectl get improvements -A
+[ "$(phase $worse)" = RolledBack ] || failed $worse "was not rolled back"
 show kubectl get configmap -n shop checkout-config -o 'jsonpath={.data}{"\n"}'
-after=$(measure)
-printf 'before: %s\nafter:  %s\n' "${before##*$'\n'}" "${after##*$'\n'}"
+[ "$(cache_ttl)" = 60 ] || failed $worse "left CACHE_TTL at $(cache_ttl)"
 
 heading "What the database knows"
-query "select name, attempt, w.status, a.status as archive, target_service, outcome_reason from dgm.improvement_workspaces w join dgm.dgm_archive a using (improvement_id, name, namespace) where namespace = 'shop' order by attempt"
-query "select improvement_id, description, created_by, rollback_data->>'diff' as change, rollback_data#>>'{snapshot,digest}' as snapshot from dgm.dgm_archive where namespace = 'shop' order by timestamp desc limit 1" -x
+query "select name, attempt, status, outcome_reason, performance_before#>>'{metrics,mean-latency,median}' as before_ms, performance_after#>>'{metrics,mean-latency,median}' as after_ms, performance_after->>'gain' as gain, performance_after->>'reward' as reward from dgm.dgm_archive where namespace = 'shop' order by timestamp"
+query "select a.name, a.attempt, m.tags->>'side' as side, count(*), round(avg(m.value), 3) as mean_ms from dgm.performance_metrics m join dgm.dgm_archive a using (improvement_id) where a.namespace = 'shop' group by 1, 2, 3 order by 1, 2, 3"
+query "select improvement_id, description, created_by, rollback_data->>'diff' as change, rollback_data#>>'{snapshot,digest}' as snapshot from dgm.dgm_archive where namespace = 'shop' and name = '${better#*/}' order by timestamp desc limit 1" -x
 query "select context_key, arm_id, algorithm_type, total_pulls, safety_threshold, risk_tolerance from dgm.bandit_states where namespace = 'shop' order by arm_id"
 
-heading "And back"
-order rollback "show the way back"
-kubectl wait -n shop $improvement --for=condition=DatabaseSynced --timeout=60s >/dev/null
+heading "And back by command"
+order $better rollback "show the way back"
+kubectl wait -n shop $better --for=condition=DatabaseSynced --timeout=60s >/dev/null
 show kubectl get improvements -A
 show kubectl get configmap -n shop checkout-config -o 'jsonpath={.data}{"\n"}'
-[ "$(cache_ttl)" = 5 ] || failed "did not put CACHE_TTL back to 5"
-query "select name, attempt, status, outcome_reason from dgm.dgm_archive where namespace = 'shop' order by timestamp"
-status=$(psql -XAtq "$(<"$LOCAL/postgres-url")" -c "select status from dgm.dgm_archive where improvement_id = '$(kubectl get -n shop $improvement -o 'jsonpath={.status.improvementId}')'")
-[ "$status" = rolled_back ] || failed "is $status in the archive, not rolled_back"
-printf '\nThe ConfigMap is as it was. To look around:\n  export KUBECONFIG=%s PATH=%s:$PATH\n' "$KUBECONFIG" "${PATH%%:*}"
+[ "$(cache_ttl)" = 5 ] || failed $better "did not put CACHE_TTL back to 5"
+status=$(psql -XAtq "$(<"$LOCAL/postgres-url")" -c "select status from dgm.dgm_archive where improvement_id = '$(kubectl get -n shop $better -o 'jsonpath={.status.improvementId}')'")
+[ "$status" = rolled_back ] || failed $better "is $status in the archive, not rolled_back"
+printf '\nThe ConfigMap is as it was. To look around:\n  export KUBECONFIG=%s PATH=%s:$PATH\n  Prometheus: %s\n' "$KUBECONFIG" "${PATH%%:*}" "$(cat "$LOCAL/prometheus/url" 2>/dev/null || echo none)"

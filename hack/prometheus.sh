@@ -17,9 +17,7 @@ T0=${T0:-$(date +%s%N)}
 DIR=${PROMETHEUS_DIR:?}
 LOG=${PROMETHEUS_LOG:-$DIR/prometheus.log}
 
-running() {
-  [ -e "$DIR/pid" ] && [ "$(readlink "/proc/$(<"$DIR/pid")/exe" 2>/dev/null)" = "$(readlink -f "$(command -v prometheus)")" ]
-}
+running() { [ -e "$DIR/pid" ] && [ -e "/proc/$(<"$DIR/pid")" ] && tr '\0' ' ' <"/proc/$(<"$DIR/pid")/cmdline" | grep -qF "prometheus.sh serve"; }
 
 free_port() {
   local port
@@ -29,23 +27,35 @@ free_port() {
 
 configure() {
   cp "$KUBECONFIG" "$DIR/kubeconfig"
+  echo '[]' >"$DIR/targets.json"
   cat >"$DIR/prometheus.yml" <<E
 global: {scrape_interval: 1s, scrape_timeout: 1s}
 scrape_configs:
 - job_name: pods
-  kubernetes_sd_configs:
-  - {role: pod, kubeconfig_file: $DIR/kubeconfig}
-  relabel_configs:
-  - {source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], action: keep, regex: "true"}
-  - {source_labels: [__meta_kubernetes_pod_phase], action: keep, regex: Running}
-  - source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port]
-    regex: (.+);(\d+)
-    replacement: \$1:\$2
-    target_label: __address__
-  - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}
-  - {source_labels: [__meta_kubernetes_pod_name], target_label: pod}
-  - {source_labels: [__meta_kubernetes_pod_label_app_kubernetes_io_name], target_label: app}
+  file_sd_configs: [{files: [targets.json]}]
 E
+}
+
+# targets prints what is to be scraped now, as Prometheus reads it from a file.
+targets() {
+  kubectl get pods -A --field-selector status.phase=Running --no-headers -o custom-columns='I:.status.podIP,N:.metadata.namespace,P:.metadata.name,A:.metadata.labels.app\.kubernetes\.io/name,S:.metadata.annotations.prometheus\.io/scrape,T:.metadata.annotations.prometheus\.io/port' |
+    awk 'BEGIN { printf "[" }
+      $5 == "true" && $6 ~ /^[0-9]+$/ { printf "%s{\"targets\": [\"%s:%s\"], \"labels\": {\"namespace\": \"%s\", \"pod\": \"%s\", \"app\": \"%s\"}}", (n++ ? ", " : ""), $1, $6, $2, $3, $4 }
+      END { print "]" }'
+}
+
+# serve runs Prometheus and keeps its targets up to date: Debian's is built without discovery in Kubernetes.
+serve() {
+  export KUBECONFIG=$DIR/kubeconfig
+  prometheus --config.file="$DIR/prometheus.yml" --storage.tsdb.path="$DIR/data" --storage.tsdb.retention.time=1d --web.listen-address="$1" &
+  trap 'kill 0' TERM
+  while kill -0 $! 2>/dev/null; do
+    kubectl get pods -A --watch --no-headers -o name 2>/dev/null | while read -r _; do
+      while read -r -t .2 _; do :; done   # what happens at once is written once
+      if targets >"$DIR/targets.new" 2>/dev/null; then mv "$DIR/targets.new" "$DIR/targets.json"; fi
+    done || true
+    sleep 1
+  done
 }
 
 up() {
@@ -56,8 +66,7 @@ up() {
   configure
   port=$(free_port)
   echo "$address" >"$DIR/address"
-  setsid prometheus --config.file="$DIR/prometheus.yml" --storage.tsdb.path="$DIR/data" --storage.tsdb.retention.time=1d \
-    --web.listen-address="$address:$port" </dev/null >>"$LOG" 2>&1 9>&- &
+  setsid ./prometheus.sh serve "$address:$port" </dev/null >>"$LOG" 2>&1 9>&- &
   echo $! >"$DIR/pid"
   for _ in {1..100}; do
     if curl -sf -o /dev/null "http://$address:$port/-/ready"; then
@@ -75,7 +84,7 @@ up() {
 down() {
   [ -e "$DIR" ] || return 0
   if running; then
-    kill "$(<"$DIR/pid")"
+    kill -- "-$(<"$DIR/pid")"
     while running; do sleep .1; done
     say "Prometheus ended"
   fi
@@ -85,6 +94,7 @@ down() {
 case ${1:-} in
 up) up "${2:-}" ;;
 down) down ;;
+serve) serve "$2" ;;
 status) if running; then cat "$DIR/url"; else echo "not running"; exit 1; fi ;;
 *) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The local stack: a one-node Kubernetes, a PostgreSQL and the operator in the cluster, as a user would install it.
+# The local stack: a one-node Kubernetes, a PostgreSQL, a Prometheus and the operator in the cluster, as a user would install it.
 #
 #   stack.sh up       starts what does not run yet and deploys the operator when it has changed
 #   stack.sh load PACKAGE NAME:TAG   builds an image and brings it onto the node; prints its reference
@@ -21,6 +21,7 @@ mkdir -p "$LOCAL/logs"
 LOCAL=$(cd "$LOCAL" && pwd)
 export ONENODE_DIR=$LOCAL/cluster ONENODE_LOGS=$LOCAL/logs/node
 export POSTGRES_DIR=$LOCAL/postgres POSTGRES_LOG=$LOCAL/logs/postgres.log
+export PROMETHEUS_DIR=$LOCAL/prometheus PROMETHEUS_LOG=$LOCAL/logs/prometheus.log
 system=dgm-system deployment=deployment/dgm-operator
 
 # The kind of cluster stays what `up` was asked for.
@@ -66,6 +67,15 @@ start_database() {
 # database_url ROLE as pods have it: they see the Secret's directory.
 database_url() { hack/postgres.sh url "$1" "$address" /etc/dgm/database/ca.crt; }
 
+# start_prometheus: of a cluster that is there it is not known whether its pods can be scraped from here; it has one of its own.
+start_prometheus() {
+  [ "$kind" = onenode ] || return 0
+  hack/prometheus.sh up "$address"
+  echo "sources: {default: {url: \"$(<"$PROMETHEUS_DIR/url")\"}}" >"$LOCAL/metric-sources.yaml"
+  kubectl create configmap dgm-metric-sources -n $system --dry-run=client -o yaml \
+    --from-file=sources.yaml="$LOCAL/metric-sources.yaml" | kubectl apply -f - >/dev/null
+}
+
 # load_image PACKAGE NAME:TAG builds an image, brings it onto the node unless it is there and sets $image to its reference.
 load_image() {
   local archive=$LOCAL/images/${2##*/} context loaded
@@ -103,6 +113,7 @@ E
     --from-literal=url="$(database_url dgm_operator)" --from-literal=migration-url="$(database_url dgm_migrate)" \
     --from-file=ca.crt="$POSTGRES_DIR/ca.crt" |
     kubectl apply -f -)
+  start_prometheus
   kubectl apply -k "$LOCAL/deploy" >"$LOCAL/logs/apply.log"
   # It would take up another address by itself, some seconds after this script has said that it is ready.
   [[ $secret != *configured ]] || kubectl rollout restart -n $system $deployment >/dev/null
@@ -134,12 +145,13 @@ run() {
   mkdir -p "$LOCAL/database"
   (umask 077; hack/postgres.sh url dgm_operator >"$LOCAL/database/url"; hack/postgres.sh url dgm_migrate >"$LOCAL/database/migration-url")
   exec bin/manager run --cluster-name local --database-url-file "$LOCAL/database/url" --migration-url-file "$LOCAL/database/migration-url" \
-    --leader-election-namespace $system "$@"
+    --metric-sources-file "$LOCAL/metric-sources.yaml" --leader-election-namespace $system "$@"
 }
 
 status() {
   [ "$kind" = current ] || hack/onenode/onenode.sh status || true
   hack/postgres.sh status || true
+  hack/prometheus.sh status || true
   [ ! -e "$LOCAL/kubeconfig" ] || { use_kubectl; kubectl get -n $system $deployment; }
 }
 
@@ -154,8 +166,9 @@ undeploy() {
 down() {
   if [ "$kind" = current ] && [ -e "$LOCAL/deploy" ]; then undeploy || say "could not take the operator out of the cluster"; fi
   hack/onenode/onenode.sh down
+  hack/prometheus.sh down
   hack/postgres.sh down
-  rm -rf "$LOCAL"/{kubeconfig,postgres-url,database,kind,image,loaded,deploy,shop,cluster,images}
+  rm -rf "$LOCAL"/{kubeconfig,metric-sources.yaml,postgres-url,database,kind,image,loaded,deploy,shop,cluster,images}
 }
 
 case ${1:-} in
