@@ -132,6 +132,7 @@ func (s *Store) migrate(ctx context.Context) error {
 func (s *Store) establish(ctx context.Context, pool *pgxpool.Pool, held *tenure) (*session, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, establishTimeout)
 	defer cancel()
+	began := time.Now()
 	at, err := locate(ctx, pool)
 	if err != nil {
 		return nil, "", err
@@ -146,6 +147,7 @@ func (s *Store) establish(ctx context.Context, pool *pgxpool.Pool, held *tenure)
 	}
 	at.incarnation = state.Incarnation
 	sess := s.newSession(pool, f, at)
+	sess.samples.add(began, at.walPosition) // so that a replica can be judged at once
 	if err := errors.Join(sess.probe(ctx), sess.readSettings(ctx)); err != nil {
 		return nil, "", err
 	}
