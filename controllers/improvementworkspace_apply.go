@@ -39,6 +39,9 @@ func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error
 		return *cmp.Or(waiting, &lifecycle.Standing{}), err
 	}
 	if lifecycle.NextPhase(s.w) == dgmv1alpha1.PhaseObserving {
+		if lost := s.reviewEffect(ctx, plan); lost != nil {
+			return s.beginRollback(lost.reason, lost.message), nil
+		}
 		return s.beginObserving(), nil
 	}
 	return s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)), nil

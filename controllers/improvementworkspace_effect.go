@@ -67,9 +67,8 @@ func (s *step) upstream(object snapshot.ObjectPlan) string {
 	return ""
 }
 
-// ReviewKept looks at whether a kept change is still in force, and has a person
-// look when who owned it before has put it back. It is for the moments that a
-// kept improvement is looked at anyway.
+// reviewKept looks, when its watch ends, at whether a kept change is still in
+// force, and calls for a person when who owned it before has put it back.
 func (s *step) reviewKept(ctx context.Context, plan snapshot.Plan) lifecycle.Standing {
 	standing := lifecycle.CurrentStanding(s.w)
 	lost := s.reviewEffect(ctx, plan)

@@ -49,7 +49,14 @@ func (s *step) watch(ctx context.Context) (standing lifecycle.Standing, done boo
 		return standing, true, err
 	}
 	if !window.End.Before(until) {
+		plan, err := s.loadSnapshot(ctx)
+		if err != nil {
+			return lifecycle.Standing{}, false, err
+		}
 		observation.WatchUntil = nil
+		if standing := s.reviewKept(ctx, plan); standing.Stalled {
+			return standing, true, nil
+		}
 		s.note(corev1.EventTypeNormal, dgmv1alpha1.ReasonWatchEnded, "the change was watched to the end and stays")
 		return lifecycle.Standing{}, false, nil
 	}

@@ -141,6 +141,22 @@ func TestGitOpsConflict(t *testing.T) {
 		w.values(map[string]string{"owned": "7", "free": "5"})
 	})
 
+	w.scenario("while a kept change is watched", func(w *world) {
+		apply(w, "release-script", "config", "5")
+		w.service("watched", "config", 1)
+		ttl := w.improvement("ttl", "config", over([2]string{"ConfigMap/config", `data: {TTL: "60"}`}), observed(func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Target.Service, object.Spec.Observe.WatchAfterCompletion = "watched", "4s"
+		}))
+		w.create(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+		apply(w, "release-script", "config", "5")
+		stalled := w.stalls(ttl, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonGitOpsConflict)
+		w.says(message(stalled), "field manager release-script", "ConfigMap/config")
+		if effective := conditionOf(stalled, dgmv1alpha1.ConditionEffective); effective.Status != metav1.ConditionFalse {
+			t.Errorf("Effective is %+v", effective)
+		}
+	})
+
 	w.scenario("changed by a stranger", func(w *world) {
 		ttl := begin(w, "release-script")
 		w.setData("owned", "TTL", "7")
