@@ -24,8 +24,9 @@ import (
 const root = ".."
 
 var phases = []string{
-	string(dgmv1alpha1.PhasePending), string(dgmv1alpha1.PhasePreparing), string(dgmv1alpha1.PhaseApplying),
-	string(dgmv1alpha1.PhaseCompleted), string(dgmv1alpha1.PhaseRollingBack), string(dgmv1alpha1.PhaseRolledBack),
+	string(dgmv1alpha1.PhasePending), string(dgmv1alpha1.PhasePreparing), string(dgmv1alpha1.PhaseTesting),
+	string(dgmv1alpha1.PhaseValidating), string(dgmv1alpha1.PhaseAwaitingApproval), string(dgmv1alpha1.PhaseApplying),
+	string(dgmv1alpha1.PhaseObserving), string(dgmv1alpha1.PhaseCompleted), string(dgmv1alpha1.PhaseRollingBack), string(dgmv1alpha1.PhaseRolledBack),
 	string(dgmv1alpha1.PhaseFailed),
 }
 
@@ -229,7 +230,7 @@ func TestNamesInDocumentsAreOurs(t *testing.T) {
 		dgmv1alpha1.AnnotationAbort + dgmv1alpha1.AnnotationReasonSuffix,
 		dgmv1alpha1.AnnotationRetry + dgmv1alpha1.AnnotationReasonSuffix,
 		dgmv1alpha1.LabelFreeze, dgmv1alpha1.AnnotationCreatedBy, dgmv1alpha1.LabelImprovement, dgmv1alpha1.Finalizer,
-		dgmv1alpha1.GroupVersion.String(),
+		dgmv1alpha1.AnnotationRestartedFor, dgmv1alpha1.GroupVersion.String(),
 	}
 	name := regexp.MustCompile(dgmv1alpha1.GroupVersion.Group + `/[a-z][a-z0-9-]*`)
 	for document, content := range documents(t) {

@@ -38,6 +38,9 @@ const (
 	AnnotationReasonSuffix = "-reason"
 	// AnnotationCreatedBy is the user who created the object, stamped at admission.
 	AnnotationCreatedBy = "dgm.acgs.io/created-by"
+	// AnnotationRestartedFor on a pod template restarts the pods when it changes, as
+	// kubectl rollout restart does by one of its own. Its value names the improvement.
+	AnnotationRestartedFor = "dgm.acgs.io/restarted-for"
 	// LabelFreeze on a namespace, with the value "true", keeps changes from being made there.
 	LabelFreeze = "dgm.acgs.io/freeze"
 	// LabelImprovement on a ControllerRevision names the improvement whose snapshot it is.

@@ -71,7 +71,7 @@ type ObjectPlan struct {
 	Orders []ListOrder `json:"orders,omitempty"`
 	// Owners are the ownership entries before, restricted to the touched paths.
 	Owners []FieldOwner `json:"owners,omitempty"`
-	// Restart says that the change restarts the pods of this workload, by the annotation RestartedFor.
+	// Restart says that the change restarts the pods of this workload, by an annotation on their template.
 	Restart bool `json:"restart,omitempty"`
 }
 

@@ -6,15 +6,13 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 )
 
-// RestartedFor is the annotation on a pod template whose change restarts the pods, as kubectl rollout restart does by
-// one of its own. Its value names the improvement, so that a repeated step restarts nothing again.
-const RestartedFor = "dgm.acgs.io/restarted-for"
+var restartFields = []string{"spec", "template", "metadata", "annotations", dgmv1alpha1.AnnotationRestartedFor}
 
-var restartFields = []string{"spec", "template", "metadata", "annotations", RestartedFor}
-
-// restartPath is where RestartedFor is.
+// restartPath is where the annotation is whose change restarts the pods.
 var restartPath = fieldsPath(restartFields)
 
 func fieldsPath(fields []string) Path {

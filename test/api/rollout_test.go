@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
-	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
 // serves makes a service with its settings, and an improvement of the settings
@@ -57,7 +56,7 @@ func TestP2_RestartIsPartOfTheChangeAndUndoneExactly(t *testing.T) {
 		before := w.contents(objects)
 		w.create(ttl)
 		done := w.reaches(ttl, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
-		if got := w.template("shop").Annotations[snapshot.RestartedFor]; got != done.Status.ImprovementID {
+		if got := w.template("shop").Annotations[dgmv1alpha1.AnnotationRestartedFor]; got != done.Status.ImprovementID {
 			t.Errorf("the pod template says %q, want %s", got, done.Status.ImprovementID)
 		}
 		w.annotate(ttl, dgmv1alpha1.AnnotationRollback, "1")
@@ -79,7 +78,7 @@ func TestP2_RestartIsPartOfTheChangeAndUndoneExactly(t *testing.T) {
 		w.create(ttl)
 		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
 		template := w.template("shop")
-		if template.Annotations[snapshot.RestartedFor] == "" || template.Spec.Containers[0].Image != "shop:2" {
+		if template.Annotations[dgmv1alpha1.AnnotationRestartedFor] == "" || template.Spec.Containers[0].Image != "shop:2" {
 			t.Errorf("the template is %+v", template)
 		}
 		w.annotate(ttl, dgmv1alpha1.AnnotationRollback, "1")
@@ -101,7 +100,7 @@ func TestP2_RestartIsPartOfTheChangeAndUndoneExactly(t *testing.T) {
 		w.reaches(later, dgmv1alpha1.PhaseCompleted, "")
 		w.annotate(ttl, dgmv1alpha1.AnnotationRollback, "1")
 		undone := w.reaches(ttl, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
-		if got, want := w.template("shop").Annotations[snapshot.RestartedFor], undone.Status.ImprovementID+"-rolled-back"; got != want {
+		if got, want := w.template("shop").Annotations[dgmv1alpha1.AnnotationRestartedFor], undone.Status.ImprovementID+"-rolled-back"; got != want {
 			t.Errorf("the pod template says %q, want %s", got, want)
 		}
 		w.values(map[string]string{"config": "5", "other": "60"})

@@ -44,7 +44,7 @@ func TestP2_ChangesAreFollowedToHealthyPods(t *testing.T) {
 		expectPhase(t, w, dgmv1alpha1.PhaseRolledBack)
 		if restored := checkoutPod(t, ns); restored.UID == after.UID {
 			t.Errorf("pod %s still serves after the rollback", restored.Name)
-		} else if _, marked := restored.Annotations["dgm.acgs.io/restarted-for"]; marked {
+		} else if _, marked := restored.Annotations[dgmv1alpha1.AnnotationRestartedFor]; marked {
 			t.Errorf("the restored pod is marked: %v", restored.Annotations)
 		}
 	})
