@@ -15,10 +15,16 @@ import (
 	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
+// loss is why a change is no longer in force.
+type loss struct {
+	reason  string
+	message string
+}
+
 // reviewEffect sets the condition Effective: whether the live values are those
 // that the improvement set. It returns why they are not, nil when they are or
 // cannot be read.
-func (s *step) reviewEffect(ctx context.Context, plan snapshot.Plan) *failure {
+func (s *step) reviewEffect(ctx context.Context, plan snapshot.Plan) *loss {
 	for _, object := range plan.Objects {
 		live, err := s.getLive(ctx, object.Ref)
 		if err != nil && !isGone(err) {
@@ -37,9 +43,9 @@ func (s *step) reviewEffect(ctx context.Context, plan snapshot.Plan) *failure {
 // lostEffect says why a live object no longer has what was set, nil when it has.
 // Values that who owned them before has set again are a conflict that only a
 // change upstream ends; those of anybody else are a change like any other.
-func (s *step) lostEffect(object snapshot.ObjectPlan, live *unstructured.Unstructured, gone error) *failure {
+func (s *step) lostEffect(object snapshot.ObjectPlan, live *unstructured.Unstructured, gone error) *loss {
 	if gone != nil {
-		return &failure{reason: dgmv1alpha1.ReasonTargetGone, message: fmt.Sprintf("%s is gone: %v", object.Ref, gone)}
+		return &loss{reason: dgmv1alpha1.ReasonTargetGone, message: fmt.Sprintf("%s is gone: %v", object.Ref, gone)}
 	}
 	lost := object.Lost(live)
 	if len(lost) == 0 {
@@ -47,9 +53,9 @@ func (s *step) lostEffect(object snapshot.ObjectPlan, live *unstructured.Unstruc
 	}
 	if owner := object.PutBackBy(live); owner != "" {
 		message := fmt.Sprintf("%s was put back by %s (%s)", object.Ref, owner, strings.Join(lost, ", "))
-		return &failure{reason: dgmv1alpha1.ReasonGitOpsConflict, message: message + s.upstream(object)}
+		return &loss{reason: dgmv1alpha1.ReasonGitOpsConflict, message: message + s.upstream(object)}
 	}
-	return &failure{
+	return &loss{
 		reason:  dgmv1alpha1.ReasonTargetChanged,
 		message: fmt.Sprintf("%s no longer has the values that this improvement set: %s", object.Ref, strings.Join(lost, ", ")),
 	}

@@ -204,7 +204,8 @@ func (s *step) plan(ctx context.Context) (snapshot.Plan, error) {
 			plan.Objects = append(plan.Objects, object)
 		}
 	}
-	return plan, s.planRestarts(ctx, &plan)
+	err := s.planRestarts(ctx, &plan)
+	return plan, err
 }
 
 func (s *step) planChange(ctx context.Context, change dgmv1alpha1.Change) (snapshot.ObjectPlan, error) {

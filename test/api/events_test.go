@@ -98,7 +98,7 @@ func (w *world) tells(object *dgmv1alpha1.ImprovementWorkspace, want ...string) 
 			got = append(got, line)
 		}
 		for i := range min(len(got), len(want)) {
-			if start, any := strings.CutSuffix(want[i], "ANY"); any && strings.HasPrefix(got[i], start) {
+			if start, open := strings.CutSuffix(want[i], "ANY"); open && strings.HasPrefix(got[i], start) {
 				got[i] = want[i]
 			}
 		}
