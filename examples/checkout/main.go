@@ -5,6 +5,7 @@
 //
 //	checkout [-listen :8080] [-settings /etc/checkout]
 //	checkout load -url http://checkout/products [-rate 20] [-duration 10s]
+//	checkout smoke -url http://checkout/products [-rate 20] [-duration 5s] [-max-p50 0] [-max-p99 0] [-results /dev/termination-log]
 //
 // It answers /products?category=N, /settings (what is in effect, as JSON), /healthz and /metrics (Prometheus).
 package main
@@ -37,6 +38,9 @@ func run(args []string) error {
 	defer stop()
 	if len(args) > 0 && args[0] == "load" {
 		return load(ctx, args[1:])
+	}
+	if len(args) > 0 && args[0] == "smoke" {
+		return smoke(ctx, args[1:])
 	}
 	return serve(ctx, args)
 }
