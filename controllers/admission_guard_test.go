@@ -77,17 +77,20 @@ func TestP7_AWeakenedBindingCountsAsMissing(t *testing.T) {
 	}
 }
 
-func TestTheShippedPolicyCountsAsInForce(t *testing.T) {
-	guard := shippedGuard(t).shipped[0]
-	live := guard.policy.Spec.DeepCopy()
-	// As the API server defaults it.
-	live.MatchConstraints.MatchPolicy = new(admissionv1.Equivalent)
-	live.MatchConstraints.NamespaceSelector, live.MatchConstraints.ObjectSelector = &metav1.LabelSelector{}, &metav1.LabelSelector{}
-	live.MatchConstraints.ResourceRules[0].Scope = new(admissionv1.AllScopes)
-	if err := evaluatePolicy(&guard.policy.Spec, live); err != nil {
-		t.Error(err)
-	}
-	if err := evaluateBinding(&guard.binding.Spec, guard.binding.Spec.DeepCopy()); err != nil {
-		t.Error(err)
+func TestTheShippedPoliciesCountAsInForce(t *testing.T) {
+	for _, shipped := range shippedGuard(t).shipped {
+		live := shipped.policy.Spec.DeepCopy()
+		// As the API server defaults it.
+		live.MatchConstraints.MatchPolicy = new(admissionv1.Equivalent)
+		live.MatchConstraints.NamespaceSelector, live.MatchConstraints.ObjectSelector = &metav1.LabelSelector{}, &metav1.LabelSelector{}
+		for i := range live.MatchConstraints.ResourceRules {
+			live.MatchConstraints.ResourceRules[i].Scope = new(admissionv1.AllScopes)
+		}
+		if err := evaluatePolicy(&shipped.policy.Spec, live); err != nil {
+			t.Errorf("%s: %v", shipped.policy.Name, err)
+		}
+		if err := evaluateBinding(&shipped.binding.Spec, shipped.binding.Spec.DeepCopy()); err != nil {
+			t.Errorf("%s: %v", shipped.policy.Name, err)
+		}
 	}
 }

@@ -230,6 +230,7 @@ func TestNamesInDocumentsAreOurs(t *testing.T) {
 		dgmv1alpha1.AnnotationAbort + dgmv1alpha1.AnnotationReasonSuffix,
 		dgmv1alpha1.AnnotationRetry + dgmv1alpha1.AnnotationReasonSuffix,
 		dgmv1alpha1.LabelFreeze, dgmv1alpha1.AnnotationCreatedBy, dgmv1alpha1.LabelImprovement, dgmv1alpha1.Finalizer,
+		dgmv1alpha1.LabelSandbox, dgmv1alpha1.LabelTest,
 		dgmv1alpha1.AnnotationRestartedFor, dgmv1alpha1.GroupVersion.String(),
 	}
 	name := regexp.MustCompile(dgmv1alpha1.GroupVersion.Group + `/[a-z][a-z0-9-]*`)
