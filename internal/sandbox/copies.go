@@ -49,7 +49,7 @@ func (d *Design) copyState(state *unstructured.Unstructured) {
 	}
 }
 
-func copyAs[T any](d *Design, state *unstructured.Unstructured, make func(*T) Object) {
+func copyAs[T any](d *Design, state *unstructured.Unstructured, copyOf func(*T) Object) {
 	name := state.GetKind() + "/" + state.GetName()
 	typed := new(T)
 	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(state.Object, typed, true)
@@ -61,7 +61,7 @@ func copyAs[T any](d *Design, state *unstructured.Unstructured, make func(*T) Ob
 		d.leave("%s: cannot be read: %v", name, err)
 		return
 	}
-	object := make(typed)
+	object := copyOf(typed)
 	if object == nil {
 		return
 	}

@@ -139,10 +139,12 @@ func (k *keeper) keepJobs(ctx context.Context, namespace string) {
 			},
 			Spec: *job.Spec.Template.Spec.DeepCopy(),
 		}
-		if err := k.Create(ctx, pod); err != nil && !apierrors.IsAlreadyExists(err) {
-			continue
+		// Each attempt to make one counts against the quota, which nobody counts anew here.
+		err := k.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+		if apierrors.IsNotFound(err) {
+			err = k.Create(ctx, pod)
 		}
-		if k.Get(ctx, client.ObjectKeyFromObject(pod), pod) != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		if err != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 			continue
 		}
 		code, message, ended := k.verdict(job)

@@ -47,6 +47,7 @@ func TestSandbox(t *testing.T) {
 		if got := w.data("config")["CACHE_TTL"]; got != "5" {
 			t.Errorf("the live value is %s while the change is tried; want 5", got)
 		}
+		w.quiet(ttl)
 		let.Store(true)
 		ttl = w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
 		w.rows("smoke|Passed|0|1|map[p99:1.5]|\nwords|Passed|0|1|map[p99:1.5]|", testsOf, ttl.Status.ImprovementID)
@@ -149,6 +150,20 @@ func TestSandbox(t *testing.T) {
 		w.rows(ttl.Status.Sandbox.Namespace, `SELECT test_results->'sandbox'->>'namespace' FROM dgm.improvement_workspaces WHERE improvement_id = $1`, ttl.Status.ImprovementID)
 		k.noSandbox()
 	})
+}
+
+// quiet checks that following a test writes nothing (P12).
+func (w *world) quiet(ttl *dgmv1alpha1.ImprovementWorkspace) {
+	w.Helper()
+	w.synced(ttl)
+	versions := func() [2]string {
+		return [2]string{w.refresh(ttl).ResourceVersion, w.query(`SELECT xmin::text FROM dgm.improvement_workspaces WHERE improvement_id = $1`, ttl.Status.ImprovementID)}
+	}
+	before := versions()
+	time.Sleep(5 * time.Second) // two looks at the test
+	if after := versions(); after != before {
+		w.Errorf("object and row are written while nothing happens: %v, then %v", before, after)
+	}
 }
 
 // isolated checks that a sandbox holds the changed copies, and nothing that leads out.
