@@ -142,6 +142,28 @@ func TestP4_ALeaderThatDrewTheEarlierEpochGivesWay(t *testing.T) {
 	}
 	// The sequence goes on from there for other clusters, too.
 	db.want("true", "SELECT last_value >= $1::bigint FROM dgm.writer_epoch", taken.epoch)
+
+	// In a new database there is no row to wait for each other at.
+	db.exec("DELETE FROM dgm.writer_fences")
+	db.exec("BEGIN")
+	db.exec("INSERT INTO dgm.writer_fences (cluster, cluster_uid, epoch, token, holder) VALUES ('test', 'uid-of-kube-system', $1, gen_random_uuid(), 'another')", taken.epoch+1_000_000)
+	lost := make(chan error, 1)
+	go func() {
+		_, err := s.takeFence(ctx, pool, 0)
+		lost <- err
+	}()
+	observing := openDatabase(t, url)
+	eventually(t, "the second leader waits", func() error {
+		if observing.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == "0" {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	db.exec("COMMIT")
+	if err := <-lost; !errors.Is(err, ErrDeposed) {
+		t.Errorf("takeFence of the one that drew the earlier epoch = %v, want ErrDeposed", err)
+	}
+	db.want("another", "SELECT holder FROM dgm.writer_fences")
 }
 
 // While a transaction writes, nobody takes the fence; and who has it knows each
