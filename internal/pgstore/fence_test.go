@@ -10,6 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/acgs/dgm-operator/internal/pgstore/internal/dbsql"
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
@@ -45,6 +50,177 @@ func TestP4_DeposedLeaderCannotWrite(t *testing.T) {
 	must(t, newer.MirrorImprovement(ctx, i))
 	db.want("from the new leader", "SELECT description FROM dgm.dgm_archive")
 	db.want("replica-2", "SELECT holder FROM dgm.writer_fences")
+}
+
+// Whoever reads the fence is told the same by each thing that takes the right away.
+func TestFenceIsJudgedByEachOfItsParts(t *testing.T) {
+	t.Parallel()
+	held := fence{epoch: 7, token: uuid.New()}
+	at := server{identity: "server/1", incarnation: "1/2/3"}
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		change func(*fenceState)
+		err    error
+		want   error
+	}{
+		"all as it was":            {func(*fenceState) {}, nil, nil},
+		"the row is gone":          {func(s *fenceState) { *s = fenceState{} }, pgx.ErrNoRows, errFenceLost},
+		"it cannot be read":        {func(*fenceState) {}, broken, broken},
+		"a standby":                {func(s *fenceState) { s.InRecovery = true }, nil, errStandby},
+		"a later leader":           {func(s *fenceState) { s.Epoch, s.Token = 8, uuid.New() }, nil, ErrDeposed},
+		"a later one, elsewhere":   {func(s *fenceState) { s.Epoch, s.Identity = 8, "server/2" }, nil, ErrDeposed},
+		"another server":           {func(s *fenceState) { s.Identity = "server/2" }, nil, errServerChanged},
+		"an earlier epoch":         {func(s *fenceState) { s.Epoch = 6 }, nil, errFenceLost},
+		"the epoch of another one": {func(s *fenceState) { s.Token = uuid.New() }, nil, errFenceLost},
+		"tables made anew":         {func(s *fenceState) { s.Incarnation = "1/2/4" }, nil, errRestored},
+	} {
+		state := fenceState{Epoch: held.epoch, Token: held.token, Identity: at.identity, Incarnation: at.incarnation}
+		c.change(&state)
+		if err := held.check(at, state, c.err); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+	s := &session{fence: held, server: at}
+	state := fenceState{Epoch: held.epoch, Token: held.token, Identity: at.identity, Incarnation: at.incarnation, WalPosition: 100}
+	must(t, s.checkFence(50, state, nil))
+	if err := s.checkFence(101, state, nil); !errors.Is(err, errServerChanged) {
+		t.Errorf("a log that became shorter: %v", err)
+	}
+	if seen := s.walPosition.Load(); seen != 100 {
+		t.Errorf("the log is known up to %d, want 100", seen)
+	}
+}
+
+// Two leaders that begin at once: the one that drew the later epoch has the fence,
+// whichever comes last, and the other one knows.
+func TestP4_ALeaderThatDrewTheEarlierEpochGivesWay(t *testing.T) {
+	t.Parallel()
+	url := migratedDatabase(t)
+	ctx, db := testContext(t), openDatabase(t, url)
+	s := New(testConfig(url))
+	pool, err := pgxpool.New(ctx, url)
+	must(t, err)
+	defer pool.Close()
+	first, err := s.takeFence(ctx, pool, 0)
+	must(t, err)
+	// Its epoch is above what it knows of, and below that of who came meanwhile.
+	later := first.epoch + 1_000_000
+	db.exec("UPDATE dgm.writer_fences SET epoch = $1", later)
+	if _, err := s.takeFence(ctx, pool, first.epoch); !errors.Is(err, ErrDeposed) {
+		t.Errorf("takeFence of a leader that was deposed = %v, want ErrDeposed", err)
+	}
+	db.want(int64Text(later), "SELECT epoch FROM dgm.writer_fences")
+	must(t, pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		rows, err := dbsql.New(tx).TakeFence(ctx, dbsql.TakeFenceParams{Cluster: "test", ClusterUid: "uid-of-kube-system", Epoch: first.epoch + 1, Token: uuid.New()})
+		if rows != 0 {
+			t.Errorf("an earlier epoch took the fence")
+		}
+		return err
+	}))
+	// A new leader comes above every epoch that any row knows of.
+	for table, insert := range map[string]string{
+		"dgm_archive": "INSERT INTO dgm.dgm_archive (improvement_id, description, status, cluster, writer_epoch) VALUES (gen_random_uuid(), 'd', 'pending', 'test', $1)",
+		"improvement_workspaces": `WITH a AS (INSERT INTO dgm.dgm_archive (improvement_id, description, status) VALUES (gen_random_uuid(), 'd', 'pending') RETURNING improvement_id)
+			INSERT INTO dgm.improvement_workspaces (improvement_id, name, status, cluster, writer_epoch) SELECT improvement_id, 'n', 'created', 'test', $1 FROM a`,
+		"bandit_states":         "INSERT INTO dgm.bandit_states (algorithm_type, context_key, arm_id, cluster, writer_epoch) VALUES ('ucb1', 'c', 'a', 'test', $1)",
+		"system_configurations": "INSERT INTO dgm.system_configurations (key, value, cluster, writer_epoch) VALUES ('of_epoch', 'v', 'test', $1)",
+	} {
+		later += 1_000_000
+		db.exec(insert, later)
+		taken, err := s.takeFence(ctx, pool, 0)
+		must(t, err)
+		if taken.epoch <= later {
+			t.Errorf("the epoch %d is not above %d, which a row of %s has", taken.epoch, later, table)
+		}
+		later = taken.epoch
+	}
+	// And above the one that it held itself, of which no row is left.
+	taken, err := s.takeFence(ctx, pool, later+1_000_000)
+	must(t, err)
+	if taken.epoch <= later+1_000_000 {
+		t.Errorf("the epoch %d is not above the one that was held", taken.epoch)
+	}
+	// The sequence goes on from there for other clusters, too.
+	db.want("true", "SELECT last_value >= $1::bigint FROM dgm.writer_epoch", taken.epoch)
+
+	// In a new database there is no row to wait for each other at.
+	db.exec("DELETE FROM dgm.writer_fences")
+	db.exec("BEGIN")
+	db.exec("INSERT INTO dgm.writer_fences (cluster, cluster_uid, epoch, token, holder) VALUES ('test', 'uid-of-kube-system', $1, gen_random_uuid(), 'another')", taken.epoch+1_000_000)
+	lost := make(chan error, 1)
+	go func() {
+		_, err := s.takeFence(ctx, pool, 0)
+		lost <- err
+	}()
+	observing := openDatabase(t, url)
+	eventually(t, "the second leader waits", func() error {
+		if observing.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == "0" {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	db.exec("COMMIT")
+	if err := <-lost; !errors.Is(err, ErrDeposed) {
+		t.Errorf("takeFence of the one that drew the earlier epoch = %v, want ErrDeposed", err)
+	}
+	db.want("another", "SELECT holder FROM dgm.writer_fences")
+}
+
+// While a transaction writes, nobody takes the fence; and who has it knows each
+// mirrored table from one that was made anew.
+func TestP4_AWriteHoldsOffTheNextLeader(t *testing.T) {
+	t.Parallel()
+	url := migratedDatabase(t)
+	ctx, db := testContext(t), openDatabase(t, url)
+	s := New(testConfig(url))
+	pool, err := pgxpool.New(ctx, url)
+	must(t, err)
+	defer pool.Close()
+	_, err = s.takeFence(ctx, pool, 0)
+	must(t, err)
+	taken := make(chan error, 1)
+	must(t, pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := dbsql.New(tx).LockFence(ctx, "test"); err != nil {
+			return err
+		}
+		go func() {
+			_, err := s.takeFence(ctx, pool, 0)
+			taken <- err
+		}()
+		eventually(t, "the next leader waits", func() error {
+			select {
+			case err := <-taken:
+				t.Fatalf("the fence was taken under a transaction that writes: %v", err)
+			default:
+			}
+			if db.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == "0" {
+				return errors.New("it does not")
+			}
+			return nil
+		})
+		return nil
+	}))
+	must(t, <-taken)
+
+	incarnations := func() (checked, locked string) {
+		t.Helper()
+		row, err := dbsql.New(pool).CheckFence(ctx, "test")
+		must(t, err)
+		lock, err := dbsql.New(pool).LockFence(ctx, "test")
+		must(t, err)
+		return row.Incarnation, lock.Incarnation
+	}
+	tables := []string{"rollback_snapshots", "improvement_workspaces", "bandit_states", "system_configurations", "dgm_archive"}
+	for _, table := range append(tables, "constitutional_compliance_logs") {
+		must(t, db.tryExec("ALTER TABLE dgm."+table+" DISABLE TRIGGER ALL"))
+	}
+	for _, table := range tables {
+		checked, locked := incarnations()
+		must(t, db.tryExec("TRUNCATE dgm."+table+" CASCADE"))
+		if now, lockedNow := incarnations(); now == checked || lockedNow == locked || now != lockedNow {
+			t.Errorf("after %s was emptied the incarnation is %s (locked: %s), and was %s", table, now, lockedNow, checked)
+		}
+	}
 }
 
 // Leaders are changed while both write: what the first was told is committed
