@@ -36,6 +36,10 @@ const (
 	AnnotationRetry = "dgm.acgs.io/retry"
 	// AnnotationReasonSuffix makes the annotation that holds a command's reason.
 	AnnotationReasonSuffix = "-reason"
+	// AnnotationApprove agrees to a plan; its value is the plan's digest.
+	AnnotationApprove = "dgm.acgs.io/approve"
+	// AnnotationApprovedBy is the user who agrees, as the API server knows them.
+	AnnotationApprovedBy = "dgm.acgs.io/approved-by"
 	// AnnotationCreatedBy is the user who created the object, stamped at admission.
 	AnnotationCreatedBy = "dgm.acgs.io/created-by"
 	// LabelFreeze on a namespace, with the value "true", keeps changes from being made there.
@@ -69,6 +73,8 @@ const (
 	ReasonConcurrencyLimit       = "ConcurrencyLimit"
 	ReasonTooManyAttempts        = "TooManyAttempts"
 	ReasonAccepted               = "Accepted"
+	ReasonParentNotCompleted     = "ParentNotCompleted"
+	ReasonAwaitingApproval       = "AwaitingApproval"
 
 	// At work.
 	ReasonPreparing  = "Preparing"
@@ -80,6 +86,7 @@ const (
 	ReasonObserving   = "Observing"
 	ReasonRollingBack = "RollingBack"
 	ReasonRetrying    = "Retrying"
+	ReasonJudged      = "Judged"
 	ReasonBaseline    = "MeasuringBaseline"
 
 	// Ends.
@@ -91,6 +98,11 @@ const (
 	ReasonAdopted          = "Adopted"
 
 	// Failures.
+	ReasonSafetyCheckFailed    = "SafetyCheckFailed"
+	ReasonRiskTooHigh          = "RiskTooHigh"
+	ReasonConstitutionMismatch = "ConstitutionMismatch"
+	ReasonNoVerdict            = "NoVerdict"
+	ReasonParentFailed         = "ParentFailed"
 	ReasonTargetNotFound       = "TargetNotFound"
 	ReasonTargetGone           = "TargetGone"
 	ReasonTargetChanged        = "TargetChanged"

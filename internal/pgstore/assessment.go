@@ -101,54 +101,34 @@ func (s *Store) write(ctx context.Context, do func(context.Context, *session, *d
 // ActiveConstitution is the constitution that is active now. An error that is not
 // ErrUnavailable or ErrDeposed says that there is none.
 func (s *Store) ActiveConstitution(ctx context.Context) (Constitution, error) {
-	sess, err := s.current()
-	if err != nil {
-		return Constitution{}, err
+	row, err := ask(ctx, s, func(ctx context.Context, q *dbsql.Queries) (dbsql.ActiveConstitutionRow, error) {
+		row, err := q.ActiveConstitution(ctx)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return row, nil
+		}
+		return row, err
+	})
+	if err == nil && row.Hash == "" {
+		err = errNoConstitution
 	}
-	row, err := sess.queries.ActiveConstitution(ctx)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return Constitution{}, errNoConstitution
-	case err != nil:
-		return Constitution{}, s.failure(err)
-	}
-	return Constitution(row), nil
+	return Constitution(row), err
 }
 
 // Frozen reads past the settings in memory who freezes every cluster; empty means
 // nobody.
 func (s *Store) Frozen(ctx context.Context) (by string, err error) {
-	sess, err := s.current()
-	if err != nil {
-		return "", err
-	}
-	row, err := sess.queries.Freeze(ctx, settings.Freeze)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return "", nil
-	case err != nil:
-		return "", s.failure(err)
-	case row.Value == "false":
-		return "", nil
-	case row.Name != "":
-		return fmt.Sprintf("the SystemConfiguration %s of cluster %s, since %s", Unescape(row.Name), Unescape(row.Cluster), row.UpdatedAt.Time.UTC().Format(time.RFC3339)), nil
-	}
-	return fmt.Sprintf("the row %s of dgm.system_configurations, since %s", settings.Freeze, row.UpdatedAt.Time.UTC().Format(time.RFC3339)), nil
-}
-
-// TestResults is what is stored of an attempt's tests, as JSON; nothing when
-// nothing is.
-func (s *Store) TestResults(ctx context.Context, improvementID uuid.UUID) (json.RawMessage, error) {
-	sess, err := s.current()
-	if err != nil {
-		return nil, err
-	}
-	stored, err := sess.queries.TestResults(ctx, improvementID)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, s.failure(err)
-	}
-	return json.RawMessage(stored), nil
+	return ask(ctx, s, func(ctx context.Context, q *dbsql.Queries) (string, error) {
+		row, err := q.Freeze(ctx, settings.Freeze)
+		since := row.UpdatedAt.Time.UTC().Format(time.RFC3339)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows) || (err == nil && row.Value == "false"):
+			return "", nil
+		case err != nil:
+			return "", err
+		case row.Name != "":
+			return fmt.Sprintf("the SystemConfiguration %s of cluster %s, since %s", Unescape(row.Name), Unescape(row.Cluster), since), nil
+		default:
+			return fmt.Sprintf("the row %s of dgm.system_configurations, since %s", settings.Freeze, since), nil
+		}
+	})
 }

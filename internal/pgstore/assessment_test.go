@@ -95,18 +95,3 @@ func TestRiskLimitIsBoundedByTheConstitution(t *testing.T) {
 		}
 	}
 }
-
-func TestTestResults(t *testing.T) {
-	t.Parallel()
-	url := migratedDatabase(t)
-	s, ctx := startReady(t, testConfig(url)), testContext(t)
-	i := improvement(1)
-	if results, err := s.TestResults(ctx, i.ImprovementID); err != nil || len(results) != 0 {
-		t.Errorf("%s, %v", results, err)
-	}
-	i.TestResults = json.RawMessage(`{"smoke": {"exitCode": 0}}`)
-	must(t, s.MirrorImprovement(ctx, i))
-	if results, err := s.TestResults(ctx, i.ImprovementID); err != nil || string(results) != `{"smoke": {"exitCode": 0}}` {
-		t.Errorf("%s, %v", results, err)
-	}
-}

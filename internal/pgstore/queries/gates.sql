@@ -23,6 +23,3 @@ ON CONFLICT (id) DO NOTHING;
 -- name: ReviewAssessments :execrows
 UPDATE dgm.constitutional_compliance_logs SET status = 'completed', reviewed_at = @reviewed_at::timestamptz, writer_epoch = @writer_epoch::bigint, revision = @revision::bigint
 WHERE improvement_id = @improvement_id::uuid AND cluster = @cluster::text AND status = 'requires_review';
-
--- name: TestResults :one
-SELECT COALESCE(w.test_results::text, '')::text AS test_results FROM dgm.improvement_workspaces w WHERE w.improvement_id = @improvement_id;

@@ -150,14 +150,3 @@ func (q *Queries) ReviewAssessments(ctx context.Context, arg ReviewAssessmentsPa
 	}
 	return result.RowsAffected(), nil
 }
-
-const testResults = `-- name: TestResults :one
-SELECT COALESCE(w.test_results::text, '')::text AS test_results FROM dgm.improvement_workspaces w WHERE w.improvement_id = $1
-`
-
-func (q *Queries) TestResults(ctx context.Context, improvementID uuid.UUID) (string, error) {
-	row := q.db.QueryRow(ctx, testResults, improvementID)
-	var test_results string
-	err := row.Scan(&test_results)
-	return test_results, err
-}
