@@ -91,7 +91,7 @@ func (s *step) reconcileAwaitingApproval(ctx context.Context) (lifecycle.Standin
 // approve records who agreed, and goes on; the time limit starts anew.
 func (s *step) approve(ctx context.Context, plan snapshot.Plan, by string) (lifecycle.Standing, error) {
 	s.w.Status.Approval = &dgmv1alpha1.ApprovalStatus{PlanDigest: plan.BeforeDigest(), ApprovedBy: cutTo(by, maxUser), ApprovedAt: s.now()}
-	err := s.Store.ReviewAssessments(ctx, parseID(s.w.Status.ImprovementID).UUID, s.w.Status.Approval.ApprovedAt.Time)
+	err := s.Store.ReviewAssessments(ctx, parseID(s.w.Status.ImprovementID).UUID, &s.w.Status.Approval.ApprovedAt.Time)
 	if errors.Is(err, pgstore.ErrUnavailable) {
 		return lifecycle.Standing{}, &pause{
 			reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
@@ -103,6 +103,15 @@ func (s *step) approve(ctx context.Context, plan snapshot.Plan, by string) (life
 	}
 	s.w.Status.ActiveSince = s.now()
 	return s.proceed(ctx, plan)
+}
+
+// closeReview notes that nobody is asked any more, when an attempt has ended without
+// an approval.
+func (s *step) closeReview(ctx context.Context) error {
+	if s.w.Status.Compliance == nil || s.w.Status.Approval != nil || !lifecycle.NeedsApproval(s.w) {
+		return nil
+	}
+	return s.Store.ReviewAssessments(ctx, parseID(s.w.Status.ImprovementID).UUID, nil)
 }
 
 // maxUser is what of a user's name has room in status.

@@ -67,12 +67,12 @@ func (s *Store) SaveAssessment(ctx context.Context, a Assessment) error {
 	})
 }
 
-// ReviewAssessments notes that a person has agreed to what an attempt's verdicts
-// asked for.
-func (s *Store) ReviewAssessments(ctx context.Context, improvementID uuid.UUID, at time.Time) error {
+// ReviewAssessments notes when a person has agreed to what an attempt's verdicts
+// asked for; nil means that the attempt has ended without.
+func (s *Store) ReviewAssessments(ctx context.Context, improvementID uuid.UUID, at *time.Time) error {
 	return s.write(ctx, func(ctx context.Context, sess *session, q *dbsql.Queries) error {
 		_, err := q.ReviewAssessments(ctx, dbsql.ReviewAssessmentsParams{
-			ReviewedAt: timestamp(&at), ImprovementID: improvementID, Cluster: sess.cluster,
+			ReviewedAt: timestamp(at), ImprovementID: improvementID, Cluster: sess.cluster,
 			WriterEpoch: sess.fence.epoch, Revision: s.revision.Add(1),
 		})
 		return err

@@ -54,9 +54,13 @@ func TestP3_AVerdictIsStoredOnce(t *testing.T) {
 		status, constitutional_version, review_required, service_name, cluster, namespace, assessment_method, extract(hour FROM assessed_at AT TIME ZONE 'UTC')) `+own+" AND compliance_score < 1")
 
 	at := time.Date(2026, 7, 2, 12, 0, 0, 0, time.UTC)
-	must(t, s.ReviewAssessments(ctx, i.ImprovementID, at))
-	must(t, s.ReviewAssessments(ctx, i.ImprovementID, at.Add(time.Hour)))
+	must(t, s.ReviewAssessments(ctx, i.ImprovementID, &at))
+	must(t, s.ReviewAssessments(ctx, i.ImprovementID, nil))
 	db.want("2", "SELECT count(*) "+own+" AND status = 'completed' AND reviewed_at = '2026-07-02 12:00Z'")
+	other.ID = uuid.NewSHA1(i.ImprovementID, []byte("a third verdict"))
+	must(t, s.SaveAssessment(ctx, other))
+	must(t, s.ReviewAssessments(ctx, i.ImprovementID, nil))
+	db.want("1", "SELECT count(*) "+own+" AND status = 'completed' AND NOT review_required AND reviewed_at IS NULL")
 }
 
 func TestFreezeAndConstitutionAreReadPastTheMemory(t *testing.T) {

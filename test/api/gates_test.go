@@ -296,6 +296,7 @@ func TestApproval(t *testing.T) {
 		w.values(map[string]string{"config": "5"})
 		w.annotate(ttl, dgmv1alpha1.AnnotationAbort, "1")
 		w.reaches(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonAborted)
+		w.rows("completed|false|", `SELECT status, review_required, reviewed_at::text FROM dgm.constitutional_compliance_logs WHERE improvement_id::text = $1`, ttl.Status.ImprovementID)
 	})
 
 	w.scenario("P7: what is there at the creation is no approval", func(w *world) {

@@ -19,7 +19,7 @@ SELECT
 FROM (SELECT CAST(@compliance_score::text AS numeric) AS score) r
 ON CONFLICT (id) DO NOTHING;
 
--- A person has looked at what an attempt's assessments asked for.
+-- What an attempt's assessments asked for was looked at, or is not asked for any more.
 -- name: ReviewAssessments :execrows
-UPDATE dgm.constitutional_compliance_logs SET status = 'completed', reviewed_at = @reviewed_at::timestamptz, writer_epoch = @writer_epoch::bigint, revision = @revision::bigint
+UPDATE dgm.constitutional_compliance_logs SET status = 'completed', review_required = false, reviewed_at = @reviewed_at, writer_epoch = @writer_epoch::bigint, revision = @revision::bigint
 WHERE improvement_id = @improvement_id::uuid AND cluster = @cluster::text AND status = 'requires_review';

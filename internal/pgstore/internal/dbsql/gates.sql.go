@@ -124,7 +124,7 @@ func (q *Queries) InsertAssessment(ctx context.Context, arg InsertAssessmentPara
 }
 
 const reviewAssessments = `-- name: ReviewAssessments :execrows
-UPDATE dgm.constitutional_compliance_logs SET status = 'completed', reviewed_at = $1::timestamptz, writer_epoch = $2::bigint, revision = $3::bigint
+UPDATE dgm.constitutional_compliance_logs SET status = 'completed', review_required = false, reviewed_at = $1, writer_epoch = $2::bigint, revision = $3::bigint
 WHERE improvement_id = $4::uuid AND cluster = $5::text AND status = 'requires_review'
 `
 
@@ -136,7 +136,7 @@ type ReviewAssessmentsParams struct {
 	Cluster       string
 }
 
-// A person has looked at what an attempt's assessments asked for.
+// What an attempt's assessments asked for was looked at, or is not asked for any more.
 func (q *Queries) ReviewAssessments(ctx context.Context, arg ReviewAssessmentsParams) (int64, error) {
 	result, err := q.db.Exec(ctx, reviewAssessments,
 		arg.ReviewedAt,
