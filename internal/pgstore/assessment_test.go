@@ -63,6 +63,28 @@ func TestP3_AVerdictIsStoredOnce(t *testing.T) {
 	db.want("1", "SELECT count(*) "+own+" AND status = 'completed' AND NOT review_required AND reviewed_at IS NULL")
 }
 
+func TestAdoptingKeepsThatItWasValidated(t *testing.T) {
+	t.Parallel()
+	url := migratedDatabase(t)
+	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
+	i := improvement(1)
+	ended := i.Timestamp.Add(time.Hour)
+	i.ComplianceValidated, i.CompletedAt, i.WorkspaceStatus = true, &ended, "completed"
+	must(t, s.MirrorImprovement(ctx, i))
+	adopted := i
+	adopted.UID, adopted.ComplianceValidated = "uid-of-the-rebuilt-object", false
+	must(t, s.MirrorImprovement(ctx, adopted))
+	db.want("t uid-of-the-rebuilt-object", "SELECT concat_ws(' ', compliance_validated, uid) FROM dgm.improvement_workspaces")
+	revision := db.text("SELECT revision FROM dgm.improvement_workspaces")
+	s.ForgetAllSynced()
+	must(t, s.MirrorImprovement(ctx, adopted)) // P12: it is compared, and is the same
+	db.want(revision, "SELECT revision FROM dgm.improvement_workspaces")
+	later := ended.Add(time.Hour)
+	adopted.CompletedAt, adopted.WorkspaceStatus = &later, "failed"
+	must(t, s.MirrorImprovement(ctx, adopted))
+	db.want("false", "SELECT compliance_validated FROM dgm.improvement_workspaces")
+}
+
 func TestFreezeAndConstitutionAreReadPastTheMemory(t *testing.T) {
 	t.Parallel()
 	url := migratedDatabase(t)
