@@ -33,6 +33,7 @@ type AdmissionGuard struct {
 	shipped []shippedPolicy
 
 	mu      sync.Mutex
+	memory  time.Duration // how long an answer holds
 	asked   time.Time
 	since   time.Time
 	verdict error
@@ -47,20 +48,31 @@ type shippedPolicy struct {
 	judges bool
 }
 
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingadmissionpolicies;validatingadmissionpolicybindings,resourceNames=dgm-improvement-serviceaccount;dgm-sandbox,verbs=get
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingadmissionpolicies;validatingadmissionpolicybindings,resourceNames=dgm-improvement-serviceaccount;dgm-improvement-approval;dgm-sandbox,verbs=get
 
-// NewAdmissionGuard makes a guard that reads the cluster through live.
+// shippedManifest is a policy with its binding, in YAML.
+type shippedManifest struct {
+	content []byte
+	judges  bool
+}
+
+// NewAdmissionGuard makes a guard, that reads the cluster through live, of the
+// policies without which nothing is applied.
 func NewAdmissionGuard(live client.Reader, c clock.PassiveClock) (*AdmissionGuard, error) {
-	g := &AdmissionGuard{live: live, clock: c}
-	for _, shipped := range []struct {
-		manifest []byte
-		judges   bool
-	}{
-		{admission.ServiceAccountPolicy, true},
-		{admission.SandboxPolicy, false},
-	} {
-		p := shippedPolicy{judges: shipped.judges}
-		decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(shipped.manifest), 4096)
+	return newGuard(live, c, admissionMemory, shippedManifest{admission.ServiceAccountPolicy, true}, shippedManifest{admission.SandboxPolicy, false})
+}
+
+// NewApprovalGuard makes one of the policy without which no approval counts. It
+// looks each time: approvals are rare.
+func NewApprovalGuard(live client.Reader, c clock.PassiveClock) (*AdmissionGuard, error) {
+	return newGuard(live, c, 0, shippedManifest{admission.ApprovalPolicy, true})
+}
+
+func newGuard(live client.Reader, c clock.PassiveClock, memory time.Duration, manifests ...shippedManifest) (*AdmissionGuard, error) {
+	g := &AdmissionGuard{live: live, clock: c, memory: memory}
+	for _, manifest := range manifests {
+		p := shippedPolicy{judges: manifest.judges}
+		decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest.content), 4096)
 		if err := errors.Join(decoder.Decode(&p.policy), decoder.Decode(&p.binding)); err != nil {
 			return nil, fmt.Errorf("read the shipped admission policies: %w", err)
 		}
@@ -76,7 +88,7 @@ func NewAdmissionGuard(live client.Reader, c clock.PassiveClock) (*AdmissionGuar
 func (g *AdmissionGuard) Admitted(ctx context.Context, created time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if now := g.clock.Now(); g.asked.IsZero() || now.Sub(g.asked) >= admissionMemory {
+	if now := g.clock.Now(); g.asked.IsZero() || now.Sub(g.asked) >= g.memory {
 		g.since, g.verdict = g.check(ctx)
 		g.asked = now
 	}

@@ -74,6 +74,7 @@ func (s *step) beginAttempt(attempt int32, parent uuid.NullUUID) {
 		StartedAt:      s.startTime(attempt),
 		Phase:          dgmv1alpha1.PhasePending,
 	}
+	s.w.Status.LastHandled.Approve = lifecycle.HandleAll(s.w).Approve
 	for _, outdated := range []string{dgmv1alpha1.ConditionEffective, dgmv1alpha1.ConditionRollbackRefused} {
 		meta.RemoveStatusCondition(&s.w.Status.Conditions, outdated)
 	}

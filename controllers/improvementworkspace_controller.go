@@ -61,6 +61,8 @@ type ImprovementWorkspaceReconciler struct {
 	Store *pgstore.Store
 	// Admission tells whether the admission policies are in force.
 	Admission *AdmissionGuard
+	// Approvals tells whether the policy of who may approve is in force.
+	Approvals *AdmissionGuard
 	// Outbox keeps the last state of objects that are gone while the database is away.
 	Outbox *Outbox
 	// ClusterName is this cluster's name in the database.
@@ -90,9 +92,13 @@ func (r *ImprovementWorkspaceReconciler) SetupWithManager(mgr ctrl.Manager) erro
 		func(key types.NamespacedName) { go r.Enqueue(context.Background(), key) },
 		func() int { return r.Store.Settings().MaxConcurrent },
 	)
+	if err := indexParents(mgr); err != nil {
+		return err
+	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("improvementworkspace").
 		For(&dgmv1alpha1.ImprovementWorkspace{}).
+		Watches(&dgmv1alpha1.ImprovementWorkspace{}, handler.EnqueueRequestsFromMapFunc(r.childrenOf)).
 		WatchesRawSource(source.Channel(r.events, &handler.EnqueueRequestForObject{})).
 		WithOptions(controllerOptions(r.Workers)).
 		Complete(r)

@@ -33,10 +33,16 @@ func (s *step) reconcileTerminal(ctx context.Context) (lifecycle.Standing, error
 	if !controllerutil.ContainsFinalizer(s.w, dgmv1alpha1.Finalizer) {
 		return standing, nil
 	}
-	if apimeta.IsStatusConditionTrue(s.w.Status.Conditions, dgmv1alpha1.ConditionDatabaseSynced) {
-		return standing, s.removeFinalizer(ctx)
+	if !apimeta.IsStatusConditionTrue(s.w.Status.Conditions, dgmv1alpha1.ConditionDatabaseSynced) {
+		return standing, nil
 	}
-	return standing, nil
+	if err := s.closeReview(ctx); errors.Is(err, pgstore.ErrUnavailable) {
+		s.recheck = lifecycle.RecheckInterval
+		return standing, nil
+	} else if err != nil {
+		return standing, err
+	}
+	return standing, s.removeFinalizer(ctx)
 }
 
 // reconcileDeletion undoes what a deleted improvement has not completed, and
@@ -74,6 +80,9 @@ func (s *step) reconcileDeletion(ctx context.Context) (standing lifecycle.Standi
 func (s *step) letGo(ctx context.Context) error {
 	row := s.row(lifecycle.CurrentStanding(s.w))
 	err := s.Store.MirrorImprovement(ctx, row)
+	if err == nil {
+		err = s.closeReview(ctx)
+	}
 	var refused *pgstore.RowError
 	switch {
 	case err == nil || errors.As(err, &refused):

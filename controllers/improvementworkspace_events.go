@@ -30,6 +30,7 @@ func (s *step) announce(ctx context.Context) {
 		s.Recorder.Eventf(s.w, nil, n.kind, n.reason, string(is.Phase), "%s", cutMessage(n.message))
 	}
 	s.announceTests()
+	s.announceJudgement()
 	refused := apimeta.FindStatusCondition(s.w.Status.Conditions, dgmv1alpha1.ConditionRollbackRefused)
 	if refused != nil && s.before.Status.LastHandled.Rollback != s.w.Status.LastHandled.Rollback {
 		s.Recorder.Eventf(s.w, nil, corev1.EventTypeWarning, dgmv1alpha1.ReasonRollbackRefused, "Rollback", "%s", refused.Message)

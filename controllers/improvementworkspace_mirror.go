@@ -115,6 +115,8 @@ type archiveMetadata struct {
 	Verdict            dgmv1alpha1.Verdict `json:"verdict,omitempty"`
 	Gain               string              `json:"gain,omitempty"`
 	Reward             string              `json:"reward,omitempty"`
+
+	Approval *dgmv1alpha1.ApprovalStatus `json:"approval,omitempty"`
 }
 
 // rollbackData is dgm_archive.rollback_data: what would be put back, for people.
@@ -146,6 +148,11 @@ func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
 	metadata := archiveMetadata{
 		Phase: standing.Phase, Reason: standing.Reason, Message: standing.Message, RollbackReason: w.Status.RollbackReason,
 		Verdict: w.Status.Verdict, Gain: w.Status.Gain, Reward: w.Status.Reward,
+		Approval: w.Status.Approval,
+	}
+	if c := w.Status.Compliance; c != nil {
+		row.ComplianceScore, row.ComplianceDetails = c.ExactScore, mustJSON(c)
+		row.ComplianceValidated = c.Accepted != nil && *c.Accepted
 	}
 	if w.Status.MaterialDigest == lifecycle.MaterialDigest(&w.Spec) {
 		metadata.Mode, metadata.ServiceAccountName = w.Spec.Mode, w.Spec.ServiceAccountName

@@ -30,6 +30,9 @@ func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error)
 		return lifecycle.Standing{}, fail(dgmv1alpha1.ReasonEdited, "the spec was edited after the state before had been stored; another attempt follows")
 	}
 	s.w.Status.MaterialDigest = digest
+	if err := s.checkDeclared(); err != nil {
+		return lifecycle.Standing{}, err
+	}
 	waiting, err := lifecycle.EvaluateGates(s.w, s.surroundings(ctx))
 	if err != nil {
 		return lifecycle.Standing{}, err
@@ -38,6 +41,9 @@ func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error)
 		return lifecycle.Standing{}, &pause{reason: waiting.Reason, message: waiting.Message, recheck: waiting.Recheck}
 	}
 	if err := s.checkMetricSources(); err != nil {
+		return lifecycle.Standing{}, err
+	}
+	if err := s.checkParent(ctx); err != nil {
 		return lifecycle.Standing{}, err
 	}
 	plan, err := s.plan(ctx)
@@ -52,24 +58,6 @@ func (s *step) reconcilePending(ctx context.Context) (lifecycle.Standing, error)
 	}
 	s.w.Status.ActiveSince = s.now()
 	return lifecycle.Standing{Phase: dgmv1alpha1.PhasePreparing, Reason: dgmv1alpha1.ReasonPreparing, Message: "the state before the change is being stored"}, nil
-}
-
-// completeDryRun ends an improvement that shall only show what it would change.
-func (s *step) completeDryRun(ctx context.Context, plan snapshot.Plan) (lifecycle.Standing, error) {
-	if _, err := plan.Encode(); err != nil {
-		return lifecycle.Standing{}, classifyPlan(err, "the plan")
-	}
-	row := s.row(lifecycle.CurrentStanding(s.w))
-	row.RollbackPlan = describeRollback(plan)
-	if err := s.Store.MirrorImprovement(ctx, row); err != nil {
-		return lifecycle.Standing{}, s.classifySave(err)
-	}
-	s.w.Status.Diff = cutTo(plan.Diff(), maxDiff)
-	s.w.Status.CompletedAt = s.now()
-	return lifecycle.Standing{
-		Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonDryRun,
-		Message: "nothing was touched; with mode Apply this would change " + plan.Summary(maxSummary),
-	}, nil
 }
 
 // reconcilePreparing stores the state before the change in the cluster and in
@@ -104,19 +92,16 @@ func (s *step) reconcilePreparing(ctx context.Context) (lifecycle.Standing, erro
 // proceed begins the phase after this one, unless something holds the
 // improvement where it is.
 func (s *step) proceed(ctx context.Context, plan snapshot.Plan) (lifecycle.Standing, error) {
-	held, err := lifecycle.EvaluateHold(s.w, s.surroundings(ctx))
-	if err != nil {
-		return lifecycle.Standing{}, err
-	}
-	if held != nil {
-		s.recheck = held.Recheck
-		return lifecycle.Standing{Phase: s.w.Status.Phase, Reason: held.Reason, Message: held.Message}, nil
+	if held, err := s.heldHere(ctx); held != nil || err != nil {
+		return orNothing(held), err
 	}
 	switch next := lifecycle.NextPhase(s.w); next {
 	case dgmv1alpha1.PhaseTesting:
 		return lifecycle.Standing{Phase: next, Reason: dgmv1alpha1.ReasonTesting, Message: "the change is tried in a sandbox"}, nil
 	case dgmv1alpha1.PhaseValidating:
 		return lifecycle.Standing{Phase: next, Reason: dgmv1alpha1.ReasonValidating, Message: "the plan is judged"}, nil
+	case dgmv1alpha1.PhaseAwaitingApproval:
+		return s.awaitApproval(lifecycle.EvaluateApproval(s.w, plan.BeforeDigest())), nil
 	default:
 		return lifecycle.Standing{Phase: next, Reason: dgmv1alpha1.ReasonApplying, Message: "changing " + plan.Summary(maxSummary)}, nil
 	}

@@ -21,13 +21,7 @@ func (s *step) surroundings(ctx context.Context) lifecycle.Surroundings {
 	return lifecycle.Surroundings{
 		Database:  s.Store.Ready,
 		Admission: func() error { return s.Admission.Admitted(ctx, s.w.CreationTimestamp.Time) },
-		Frozen: func() (bool, error) {
-			namespace, err := s.namespace(ctx)
-			if err != nil {
-				return false, err
-			}
-			return namespace.Labels[dgmv1alpha1.LabelFreeze] == "true", nil
-		},
+		Frozen:    func() (string, error) { return s.frozen(ctx) },
 		OptedIn: func() (bool, error) {
 			return s.Accounts.OptedIn(ctx, s.w.Namespace, s.w.Spec.ServiceAccountName)
 		},

@@ -171,14 +171,15 @@ func (r *Resync) one(ctx context.Context, kind pgstore.Kind, live map[types.Name
 	})
 }
 
-// enqueueWaiting has every improvement that has not begun look at the settings again.
+// enqueueWaiting has every improvement that has changed nothing yet look at the
+// settings again.
 func (r *Resync) enqueueWaiting(ctx context.Context) error {
 	var improvements dgmv1alpha1.ImprovementWorkspaceList
 	if err := r.Client.List(ctx, &improvements, client.UnsafeDisableDeepCopy); err != nil {
 		return err
 	}
 	for i := range improvements.Items {
-		if improvements.Items[i].Status.Phase == dgmv1alpha1.PhasePending {
+		if phase := improvements.Items[i].Status.Phase; phase == dgmv1alpha1.PhasePending || phase.BeforeApplying() {
 			r.Improvements(ctx, client.ObjectKeyFromObject(&improvements.Items[i]))
 		}
 	}

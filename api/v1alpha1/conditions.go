@@ -36,6 +36,10 @@ const (
 	AnnotationRetry = "dgm.acgs.io/retry"
 	// AnnotationReasonSuffix makes the annotation that holds a command's reason.
 	AnnotationReasonSuffix = "-reason"
+	// AnnotationApprove agrees to a plan; its value is the plan's digest.
+	AnnotationApprove = "dgm.acgs.io/approve"
+	// AnnotationApprovedBy is the user who agrees, as the API server knows them.
+	AnnotationApprovedBy = "dgm.acgs.io/approved-by"
 	// AnnotationCreatedBy is the user who created the object, stamped at admission.
 	AnnotationCreatedBy = "dgm.acgs.io/created-by"
 	// AnnotationRestartedFor on a pod template restarts the pods when it changes, as
@@ -72,6 +76,8 @@ const (
 	ReasonConcurrencyLimit       = "ConcurrencyLimit"
 	ReasonTooManyAttempts        = "TooManyAttempts"
 	ReasonAccepted               = "Accepted"
+	ReasonParentNotCompleted     = "ParentNotCompleted"
+	ReasonAwaitingApproval       = "AwaitingApproval"
 
 	// At work.
 	ReasonPreparing  = "Preparing"
@@ -83,6 +89,7 @@ const (
 	ReasonObserving   = "Observing"
 	ReasonRollingBack = "RollingBack"
 	ReasonRetrying    = "Retrying"
+	ReasonJudged      = "Judged"
 	ReasonBaseline    = "MeasuringBaseline"
 
 	// Ends.
@@ -94,6 +101,11 @@ const (
 	ReasonAdopted          = "Adopted"
 
 	// Failures.
+	ReasonSafetyCheckFailed    = "SafetyCheckFailed"
+	ReasonRiskTooHigh          = "RiskTooHigh"
+	ReasonConstitutionMismatch = "ConstitutionMismatch"
+	ReasonNoVerdict            = "NoVerdict"
+	ReasonParentFailed         = "ParentFailed"
 	ReasonTargetNotFound       = "TargetNotFound"
 	ReasonTargetGone           = "TargetGone"
 	ReasonTargetChanged        = "TargetChanged"

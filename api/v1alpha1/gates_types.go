@@ -194,6 +194,24 @@ type ComplianceStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	Level string `json:"level,omitempty"`
 
+	// exactScore is the score with all its digits.
+	// +optional
+	// +kubebuilder:validation:MaxLength=40
+	ExactScore string `json:"exactScore,omitempty"`
+
+	// accepted says whether the score reached the threshold, and no critical
+	// principle was violated.
+	// +optional
+	Accepted *bool `json:"accepted,omitempty"`
+
+	// violations are the principles that do not hold; what is wrong and how to mend
+	// it is in the database (constitutional_compliance_logs).
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=63
+	Violations []string `json:"violations,omitempty"`
+
 	// hash is that of the constitution that judged.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64

@@ -347,6 +347,12 @@ type HandledCommands struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	Retry string `json:"retry,omitempty"`
+
+	// approve is the value that the annotation dgm.acgs.io/approve had when this
+	// attempt began: it does not count.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Approve string `json:"approve,omitempty"`
 }
 
 // ImprovementWorkspaceStatus says where the improvement stands. Details are in

@@ -202,6 +202,10 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	if err != nil {
 		return err
 	}
+	approvals, err := controllers.NewApprovalGuard(mgr.GetAPIReader(), clock.RealClock{})
+	if err != nil {
+		return err
+	}
 	monitor, err := monitoring.New(store, metrics.Registry, ctrl.Log.WithName("monitoring"))
 	if err != nil {
 		return err
@@ -215,7 +219,7 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	improvements := &controllers.ImprovementWorkspaceReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder("dgm-operator"),
 		MetricServers: servers, Answers: analysis.NewAnswers(clock.RealClock{}), Backlog: backlog,
-		Accounts: accounts, Pods: clients.CoreV1(), Store: store, Admission: guard, Outbox: outbox,
+		Accounts: accounts, Pods: clients.CoreV1(), Store: store, Admission: guard, Approvals: approvals, Outbox: outbox,
 		ClusterName: o.clusterName, TenantRole: o.tenantRole, Operator: o.serviceAccount,
 		Workers: o.workers, Clock: clock.RealClock{},
 	}

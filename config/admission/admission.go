@@ -17,3 +17,9 @@ var ServiceAccountPolicy []byte
 //
 //go:embed sandbox.yaml
 var SandboxPolicy []byte
+
+// ApprovalPolicy is the manifest, in YAML, of the policy that lets only those approve
+// a plan who have the verb approve, and of its binding.
+//
+//go:embed approval.yaml
+var ApprovalPolicy []byte

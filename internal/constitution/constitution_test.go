@@ -5,7 +5,9 @@ package constitution
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -333,4 +335,56 @@ func TestLevels(t *testing.T) {
 	if !slices.Contains([]bool{LevelWarning.NeedsPerson()}, true) || LevelCompliant.NeedsPerson() {
 		t.Error("a warning needs a person, compliant does not")
 	}
+}
+
+// TestWhatWeShipIsCompliant: the sample and the examples are judged as they stand,
+// with what their patches set.
+func TestWhatWeShipIsCompliant(t *testing.T) {
+	c, err := Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../../examples/improvements/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range append(files, "../../config/samples/improvementworkspace.yaml") {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for manifest := range strings.SplitSeq(string(content), "\n---\n") {
+			var w dgmv1alpha1.ImprovementWorkspace
+			if err := yaml.Unmarshal([]byte(manifest), &w); err != nil || w.Kind != "ImprovementWorkspace" {
+				continue
+			}
+			facts, err := expression.NewFacts(expression.Evidence{Spec: &w.Spec, Plan: planOf(t, &w)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			verdict, err := c.Judge(context.Background(), facts, "0.8")
+			if err != nil || !verdict.Accepted || verdict.Level.NeedsPerson() {
+				t.Errorf("%s: %s: %s, %v", file, w.Name, verdict.Summary(), err)
+			}
+		}
+	}
+}
+
+// planOf is what the merge patches of an improvement do to empty objects.
+func planOf(t *testing.T, w *dgmv1alpha1.ImprovementWorkspace) snapshot.Plan {
+	t.Helper()
+	plan := snapshot.Plan{Version: snapshot.Version}
+	for _, change := range w.Spec.Changes {
+		before := object(t, fmt.Sprintf("{apiVersion: %s, kind: %s, metadata: {name: %s, uid: u}}", change.TargetRef.APIVersion, change.TargetRef.Kind, change.TargetRef.Name))
+		after := object(t, change.Patch)
+		for key, value := range before {
+			after[key] = value
+		}
+		planned, err := snapshot.NewObjectPlan(change.Name, &unstructured.Unstructured{Object: before}, &unstructured.Unstructured{Object: after}, "dgm-operator")
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan.Objects = append(plan.Objects, planned)
+	}
+	return plan
 }

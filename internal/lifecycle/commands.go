@@ -69,6 +69,7 @@ func HandleAll(w *dgmv1alpha1.ImprovementWorkspace) dgmv1alpha1.HandledCommands 
 		Rollback: token(w.Annotations[dgmv1alpha1.AnnotationRollback]),
 		Abort:    token(w.Annotations[dgmv1alpha1.AnnotationAbort]),
 		Retry:    token(w.Annotations[dgmv1alpha1.AnnotationRetry]),
+		Approve:  token(w.Annotations[dgmv1alpha1.AnnotationApprove]),
 	}
 }
 

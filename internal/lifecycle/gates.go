@@ -41,8 +41,9 @@ type Surroundings struct {
 	Database func() error
 	// Admission is nil when the admission policies have judged the improvement (P7).
 	Admission func() error
-	// Frozen reports whether the namespace is frozen.
-	Frozen func() (bool, error)
+	// Frozen says by whom new steps are frozen and how to lift it; empty when they
+	// are not.
+	Frozen func() (string, error)
 	// OptedIn reports whether the namespace lets the operator act as its accounts.
 	OptedIn func() (bool, error)
 	// Blocker takes what this one needs, or says what holds it up.
@@ -119,16 +120,23 @@ func evaluateAdmission(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*W
 	return nil, nil
 }
 
-func evaluateFreeze(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
+func evaluateFreeze(_ *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {
 	frozen, err := in.Frozen()
-	if err != nil || !frozen {
+	if err != nil || frozen == "" {
 		return nil, err
 	}
-	return &Wait{
-		Reason:  dgmv1alpha1.ReasonFrozen,
-		Message: fmt.Sprintf("namespace %s is frozen; to go on: kubectl label namespace %s %s-", w.Namespace, w.Namespace, dgmv1alpha1.LabelFreeze),
-		Recheck: RecheckInterval,
-	}, nil
+	return &Wait{Reason: dgmv1alpha1.ReasonFrozen, Message: frozen, Recheck: RecheckInterval}, nil
+}
+
+// FrozenNamespace says that a namespace is frozen, and how to lift it.
+func FrozenNamespace(namespace string) string {
+	return fmt.Sprintf("namespace %s is frozen; to go on: kubectl label namespace %s %s-", namespace, namespace, dgmv1alpha1.LabelFreeze)
+}
+
+// FrozenCluster says that all is frozen, by whom, and how to lift it.
+func FrozenCluster(by string) string {
+	return fmt.Sprintf("every improvement is frozen by %s (%s); to go on, delete the SystemConfiguration or set its value to false; without one: "+
+		"UPDATE dgm.system_configurations SET value = 'false' WHERE key = '%s'", by, settings.Freeze, settings.Freeze)
 }
 
 func evaluateOptIn(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, error) {

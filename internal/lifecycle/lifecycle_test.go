@@ -130,7 +130,7 @@ func TestEvaluateGates(t *testing.T) {
 	open := Surroundings{
 		Database:    func() error { return nil },
 		Admission:   func() error { return nil },
-		Frozen:      func() (bool, error) { return false, nil },
+		Frozen:      func() (string, error) { return "", nil },
 		OptedIn:     func() (bool, error) { return true, nil },
 		Blocker:     func() Blocker { return Blocker{} },
 		MaxAttempts: 10,
@@ -151,7 +151,7 @@ func TestEvaluateGates(t *testing.T) {
 			in.Admission = func() error { return errors.New("not installed") }
 		}, "AdmissionPolicyMissing", "not installed"},
 		{"frozen", func(_ *dgmv1alpha1.ImprovementWorkspace, in *Surroundings) {
-			in.Frozen = func() (bool, error) { return true, nil }
+			in.Frozen = func() (string, error) { return FrozenNamespace("shop"), nil }
 		}, "Frozen", "kubectl label namespace shop dgm.acgs.io/freeze-"},
 		{"P8: not opted in", func(_ *dgmv1alpha1.ImprovementWorkspace, in *Surroundings) {
 			in.OptedIn = func() (bool, error) { return false, nil }

@@ -20,7 +20,12 @@ func NextPhase(w *dgmv1alpha1.ImprovementWorkspace) dgmv1alpha1.Phase {
 		return dgmv1alpha1.PhaseValidating
 	case dgmv1alpha1.PhaseTesting:
 		return dgmv1alpha1.PhaseValidating
-	case dgmv1alpha1.PhaseValidating, dgmv1alpha1.PhaseAwaitingApproval:
+	case dgmv1alpha1.PhaseValidating:
+		if NeedsApproval(w) {
+			return dgmv1alpha1.PhaseAwaitingApproval
+		}
+		return dgmv1alpha1.PhaseApplying
+	case dgmv1alpha1.PhaseAwaitingApproval:
 		return dgmv1alpha1.PhaseApplying
 	case dgmv1alpha1.PhaseApplying:
 		if len(w.Spec.Metrics) > 0 {

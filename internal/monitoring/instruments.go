@@ -85,4 +85,5 @@ var (
 	settingMetricsRetention   = gauge(describe("dgm_settings_metrics_retention_seconds", "metrics_retention_days in force."))
 	settingCleanup            = gauge(describe("dgm_settings_workspace_cleanup_enabled", "workspace_cleanup_enabled in force."))
 	settingWorkspaceRetention = gauge(describe("dgm_settings_workspace_retention_seconds", "workspace_retention_hours in force."))
+	settingFreeze             = gauge(describe("dgm_settings_freeze", "freeze in force."))
 )

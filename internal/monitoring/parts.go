@@ -199,4 +199,5 @@ func showSettings(v settings.Settings, s *series) {
 	s.set(settingMetricsRetention, v.MetricsRetention.Seconds())
 	s.set(settingCleanup, truth(v.ArchiveWorkspaces))
 	s.set(settingWorkspaceRetention, v.WorkspaceRetention.Seconds())
+	s.set(settingFreeze, truth(v.Freeze))
 }

@@ -41,6 +41,7 @@ func TestPopulationIsWhatWasPromised(t *testing.T) {
 		"conservative_bandit_enabled": "true boolean", "max_concurrent_improvements": "3 integer", "improvement_timeout_minutes": "30 integer",
 		"rollback_retention_days": "30 integer", "metrics_aggregation_enabled": "true boolean", "metrics_retention_days": "90 integer",
 		"workspace_cleanup_enabled": "true boolean", "workspace_retention_hours": "72 integer",
+		"risk_limit": "High string", "freeze": "false boolean",
 	}
 	for key, row := range want {
 		db.want(row, `SELECT concat_ws(' ', value, value_type, CASE WHEN is_readonly THEN 'readonly' END) FROM dgm.system_configurations

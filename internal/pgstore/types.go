@@ -37,8 +37,9 @@ type Object struct {
 // Improvement is one attempt of an ImprovementWorkspace: a row of dgm_archive
 // and one of improvement_workspaces. An empty string or document and a nil time
 // become null; Description, AlgorithmChanges, TargetService, ImprovementType,
-// Configuration, TestResults, ValidationResults, EnvironmentSnapshot and
-// RollbackPlan keep what is stored instead. Documents are JSON.
+// Configuration, TestResults, ValidationResults, EnvironmentSnapshot,
+// RollbackPlan, SafetyChecks and RiskAssessment keep what is stored instead.
+// Documents are JSON.
 type Improvement struct {
 	Object
 

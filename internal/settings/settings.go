@@ -8,6 +8,7 @@ package settings
 import (
 	"fmt"
 	"maps"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,9 @@ const (
 	MetricsRetentionDays      = "metrics_retention_days"
 	WorkspaceCleanupEnabled   = "workspace_cleanup_enabled"
 	WorkspaceRetentionHours   = "workspace_retention_hours"
+	ComplianceThreshold       = "constitutional_compliance_threshold"
+	RiskLimit                 = "risk_limit"
+	Freeze                    = "freeze"
 )
 
 // Settings are the values in force.
@@ -44,6 +48,13 @@ type Settings struct {
 	// WorkspaceRetention how long after their end.
 	ArchiveWorkspaces  bool
 	WorkspaceRetention time.Duration
+	// ComplianceThreshold is the least score to be applied, a decimal from 0 to 1
+	// with the digits that were written.
+	ComplianceThreshold string
+	// RiskLimit is the highest level of risk that may be applied.
+	RiskLimit string
+	// Freeze keeps every improvement from taking a new step.
+	Freeze bool
 }
 
 const day = 24 * time.Hour
@@ -55,6 +66,7 @@ func Default() Settings {
 		MaxAttempts: 10, MaxConcurrent: 3, ImprovementTimeout: 30 * time.Minute,
 		RollbackRetention: 30 * day, AggregateMetrics: true, MetricsRetention: 90 * day,
 		ArchiveWorkspaces: true, WorkspaceRetention: 72 * time.Hour,
+		ComplianceThreshold: "0.8", RiskLimit: "High",
 	}
 }
 
@@ -92,6 +104,11 @@ var setters = map[string]func(*Settings, string) error{
 	MetricsRetentionDays:      func(s *Settings, v string) error { return setDuration(&s.MetricsRetention, day, v, 3650) },
 	WorkspaceCleanupEnabled:   func(s *Settings, v string) error { return setBool(&s.ArchiveWorkspaces, v) },
 	WorkspaceRetentionHours:   func(s *Settings, v string) error { return setDuration(&s.WorkspaceRetention, time.Hour, v, 87600) },
+	ComplianceThreshold:       func(s *Settings, v string) error { return setFraction(&s.ComplianceThreshold, v) },
+	RiskLimit: func(s *Settings, v string) error {
+		return setOneOf(&s.RiskLimit, v, "Low", "Medium", "High", "Critical")
+	},
+	Freeze: func(s *Settings, v string) error { return setBool(&s.Freeze, v) },
 }
 
 func count(value string, low, high int) (int, error) {
@@ -127,5 +144,24 @@ func setBool(to *bool, value string) error {
 	default:
 		return fmt.Errorf("%q is neither true nor false", value)
 	}
+	return nil
+}
+
+// setFraction takes a plain decimal from 0 to 1.
+func setFraction(to *string, value string) error {
+	value = strings.TrimSpace(value)
+	number := rational(value)
+	if number == nil || strings.ContainsAny(value, "eE") || number.Sign() < 0 || number.Cmp(big.NewRat(1, 1)) > 0 {
+		return fmt.Errorf("%q is no decimal from 0 to 1", value)
+	}
+	*to = value
+	return nil
+}
+
+func setOneOf(to *string, value string, allowed ...string) error {
+	if !slices.Contains(allowed, value) {
+		return fmt.Errorf("%q is none of %s", value, strings.Join(allowed, ", "))
+	}
+	*to = value
 	return nil
 }

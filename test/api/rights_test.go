@@ -102,6 +102,10 @@ func TestP8_NobodyNamesAnAccountThatHeMayNotImpersonate(t *testing.T) {
 			`{"spec":{"serviceAccountName":"other"}}`,
 			`{"spec":{"target":{"ref":{"name":"other"}}}}`,
 			`{"spec":{"mode":"DryRun"}}`,
+			`{"spec":{"risk":{"level":"Low"}}}`,
+			`{"spec":{"approval":{"policy":"Never"}}}`,
+			`{"spec":{"safetyChecks":[{"name":"none","expression":"true"}]}}`,
+			`{"spec":{"constitutionRef":{"expectedHash":"cdd01ef066bc6cf2"}}}`,
 		} {
 			err := mallory.Patch(context.Background(), ttl.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(edit)))
 			if !apierrors.IsForbidden(err) {

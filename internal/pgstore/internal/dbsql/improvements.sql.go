@@ -155,8 +155,9 @@ WHERE t.id IS NULL OR t.deleted_at IS NOT NULL OR t.uid IS DISTINCT FROM r.uid O
         COALESCE(NULLIF(r.target_service, ''), t.target_service), COALESCE(NULLIF(r.improvement_type, ''), t.improvement_type),
         NULLIF(r.priority, ''), NULLIF(r.source_code, '')::jsonb, COALESCE(NULLIF(r.configuration, '')::jsonb, t.configuration),
         COALESCE(NULLIF(r.test_results, '')::jsonb, t.test_results), COALESCE(NULLIF(r.validation_results, '')::jsonb, t.validation_results), COALESCE(NULLIF(r.environment_snapshot, '')::jsonb, t.environment_snapshot),
-        NULLIF(r.dependencies, '')::jsonb, COALESCE(NULLIF(r.rollback_plan, '')::jsonb, t.rollback_plan), NULLIF(r.safety_checks, '')::jsonb,
-        NULLIF(r.risk_assessment, '')::jsonb, r.compliance_validated, NULLIF(r.created_by, ''), NULLIF(r.assigned_to, ''),
+        NULLIF(r.dependencies, '')::jsonb, COALESCE(NULLIF(r.rollback_plan, '')::jsonb, t.rollback_plan), COALESCE(NULLIF(r.safety_checks, '')::jsonb, t.safety_checks),
+        COALESCE(NULLIF(r.risk_assessment, '')::jsonb, t.risk_assessment),
+        r.compliance_validated OR (t.compliance_validated AND r.completed_at IS NOT NULL AND r.completed_at IS NOT DISTINCT FROM t.completed_at), NULLIF(r.created_by, ''), NULLIF(r.assigned_to, ''),
         r.completed_at, r.cluster, r.namespace, r.name, r.generation,
         COALESCE(NULLIF(r.constitutional_hash, ''), dgm.active_constitutional_hash())))
 `
@@ -492,8 +493,9 @@ ON CONFLICT (improvement_id) DO UPDATE SET
     improvement_type = COALESCE(excluded.improvement_type, t.improvement_type), priority = excluded.priority, source_code = excluded.source_code,
     configuration = COALESCE(excluded.configuration, t.configuration), test_results = COALESCE(excluded.test_results, t.test_results),
     validation_results = COALESCE(excluded.validation_results, t.validation_results), environment_snapshot = COALESCE(excluded.environment_snapshot, t.environment_snapshot),
-    dependencies = excluded.dependencies, rollback_plan = COALESCE(excluded.rollback_plan, t.rollback_plan), safety_checks = excluded.safety_checks,
-    risk_assessment = excluded.risk_assessment, compliance_validated = excluded.compliance_validated,
+    dependencies = excluded.dependencies, rollback_plan = COALESCE(excluded.rollback_plan, t.rollback_plan), safety_checks = COALESCE(excluded.safety_checks, t.safety_checks),
+    risk_assessment = COALESCE(excluded.risk_assessment, t.risk_assessment), 
+    compliance_validated = excluded.compliance_validated OR (t.compliance_validated AND excluded.completed_at IS NOT NULL AND excluded.completed_at IS NOT DISTINCT FROM t.completed_at),
     created_by = excluded.created_by, assigned_to = excluded.assigned_to, completed_at = excluded.completed_at,
     cluster = excluded.cluster, namespace = excluded.namespace, name = excluded.name, uid = excluded.uid,
     generation = excluded.generation, writer_epoch = excluded.writer_epoch, revision = excluded.revision,
@@ -534,7 +536,8 @@ type UpsertWorkspacesParams struct {
 
 // Rows of a newer leader are left as they are. What was recorded once (what is to
 // change, results, the environment, the rollback plan) stays when a later write does
-// not bring it again. Archived stays until the improvement ends anew.
+// not bring it again. Archived stays until the improvement ends anew, and so does
+// that it was validated: who adopts an outcome does not know.
 func (q *Queries) UpsertWorkspaces(ctx context.Context, arg UpsertWorkspacesParams) (int64, error) {
 	result, err := q.db.Exec(ctx, upsertWorkspaces,
 		arg.Cluster,
