@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/test/pgtest"
 	"github.com/acgs/dgm-operator/test/promtest"
 )
 
@@ -25,14 +26,14 @@ func scraped(query string) func(*dgmv1alpha1.ImprovementWorkspace) {
 	}
 }
 
-// latencyOf exports a latency that falls by a fifth when a ConfigMap has the change.
-func (w *world) latencyOf(configMap string) *prometheus.Registry {
+// latencyOf exports a latency that changes by a factor when a ConfigMap has the change.
+func (w *world) latencyOf(configMap string, factor float64) *prometheus.Registry {
 	random := rand.New(rand.NewPCG(3, 4))
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "latency_ms"}, func() float64 {
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "latency"}, func() float64 {
 		level := 150.0
 		if w.data(configMap)["CACHE_TTL"] == "60" {
-			level = 120
+			level *= factor
 		}
 		return level * (1 + 0.02*random.NormFloat64())
 	}))
@@ -42,7 +43,7 @@ func (w *world) latencyOf(configMap string) *prometheus.Registry {
 func TestPrometheusIsAskedAndMayBeAway(t *testing.T) {
 	w := newWorld(t)
 	w.configMap("scraped", map[string]string{"CACHE_TTL": "5"})
-	server := promtest.Start(t, w.latencyOf("scraped"))
+	server := promtest.Start(t, w.latencyOf("scraped", 0.8))
 	file := filepath.Join(t.TempDir(), "sources.yaml")
 	write := func(content string) {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
@@ -53,7 +54,7 @@ func TestPrometheusIsAskedAndMayBeAway(t *testing.T) {
 	w.start("--metric-sources-file=" + file)
 
 	// P7: nothing is applied that could not be judged.
-	object := w.improvement("scraped", "scraped", observed(scraped("avg(latency_ms)")))
+	object := w.improvement("scraped", "scraped", observed(scraped("avg(latency)")))
 	w.create(object)
 	waiting := w.reaches(object, dgmv1alpha1.PhasePending, dgmv1alpha1.ReasonMetricSourceUnknown)
 	w.says(message(waiting), `metric p99-latency`, `no metric source "default" (it names other)`, "--metric-sources-file")
@@ -86,4 +87,30 @@ func TestPrometheusIsAskedAndMayBeAway(t *testing.T) {
 	if done.Status.Verdict != dgmv1alpha1.VerdictPass || done.Status.Metrics[0].BaselineSamples < 5 {
 		t.Errorf("%+v", done.Status.Metrics)
 	}
+}
+
+func TestP10_ARegressionIsRolledBackWithoutTheDatabase(t *testing.T) {
+	database := pgtest.Start(t)
+	w := newWorldOn(t, database, database.Database(t))
+	w.configMap("scraped", map[string]string{"CACHE_TTL": "5"})
+	server := promtest.Start(t, w.latencyOf("scraped", 1.4))
+	file := filepath.Join(t.TempDir(), "sources.yaml")
+	if err := os.WriteFile(file, []byte("sources: {default: {url: '"+server.URL+"'}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.start("--metric-sources-file=" + file)
+	time.Sleep(7 * time.Second) // for a baseline of seven points
+	object := w.improvement("scraped", "scraped", observed(scraped("avg(latency)")))
+	w.create(object)
+	w.reaches(object, dgmv1alpha1.PhaseObserving, "")
+	database.Stop(t)
+	done := w.reaches(object, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
+	if ttl := w.data("scraped")["CACHE_TTL"]; ttl != "5" || done.Status.Reward != "0" {
+		t.Errorf("CACHE_TTL %q, reward %q", ttl, done.Status.Reward)
+	}
+	database.Start(t)
+	w.synced(object)
+	w.rows("rolled_back|0|t", `SELECT status, metadata ->> 'reward', (performance_after #>> '{metrics,p99-latency,samples}' =
+		(SELECT count(*)::text FROM dgm.performance_metrics m WHERE m.improvement_id = a.improvement_id AND tags ->> 'side' = 'candidate'))::text::char(1)
+		FROM dgm.dgm_archive a WHERE improvement_id = $1`, done.Status.ImprovementID)
 }

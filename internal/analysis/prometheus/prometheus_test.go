@@ -51,7 +51,7 @@ func minuteOf(query string) analysis.Question {
 func matrix(points int, value string) string {
 	values := make([]string, points)
 	for i := range values {
-		values[i] = fmt.Sprintf(`[%d,"%s"]`, 1_700_000_000+10*i, value)
+		values[i] = fmt.Sprintf(`[%d,%q]`, 1_700_000_000+10*i, value)
 	}
 	return fmt.Sprintf(`{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"a":"b"},"values":[%s]}]}}`, strings.Join(values, ","))
 }

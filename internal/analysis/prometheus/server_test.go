@@ -15,7 +15,7 @@ import (
 )
 
 func TestARealPrometheusAnswers(t *testing.T) {
-	latency := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "latency_ms"}, []string{"pod"})
+	latency := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "latency"}, []string{"pod"})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(latency)
 	latency.WithLabelValues("a").Set(150)
@@ -28,8 +28,8 @@ func TestARealPrometheusAnswers(t *testing.T) {
 	}
 
 	deadline := time.Now().Add(20 * time.Second)
-	samples, err := ask("max(latency_ms)")
-	for ; err != nil && time.Now().Before(deadline); samples, err = ask("max(latency_ms)") {
+	samples, err := ask("max(latency)")
+	for ; err != nil && time.Now().Before(deadline); samples, err = ask("max(latency)") {
 		time.Sleep(200 * time.Millisecond)
 	}
 	if err != nil || len(samples) < 2 || samples[len(samples)-1].Value != 250 {
@@ -42,7 +42,7 @@ func TestARealPrometheusAnswers(t *testing.T) {
 		t.Errorf("a number: %v, %v", number, err)
 	}
 	for query, reason := range map[string]string{
-		"latency_ms": "several series", "no_such_metric": "answers nothing", "sum(": "parse error", "latency_ms[5m]": "invalid expression type",
+		"latency": "several series", "no_such_metric": "answers nothing", "sum(": "parse error", "latency[5m]": "invalid expression type",
 	} {
 		if _, err := ask(query); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%s: %v, want %q", query, err, reason)
