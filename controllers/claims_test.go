@@ -133,3 +133,28 @@ func TestConcurrencyLimit(t *testing.T) {
 	limit = 2
 	acquire(lifecycle.Blocker{}, other)
 }
+
+func TestP13_AWatchHoldsItsClaimsAndNoRoom(t *testing.T) {
+	var woken []string
+	c := newClaims(func(key types.NamespacedName) { woken = append(woken, key.Name) }, func() int { return 1 })
+	kept, beside := waiter("kept", dgmv1alpha1.PriorityLow, "x"), waiter("beside", dgmv1alpha1.PriorityLow, "y")
+	begin(c, kept)
+	if blocker := begin(c, beside); blocker.Limit != 1 {
+		t.Fatalf("held up by %+v, want the limit", blocker)
+	}
+	c.Watch(kept)
+	c.Watch(kept)
+	if want := []string{"beside"}; !slices.Equal(woken, want) {
+		t.Errorf("woken are %v, want %v", woken, want)
+	}
+	if blocker := begin(c, beside); blocker != (lifecycle.Blocker{}) {
+		t.Errorf("a watch takes room: %+v", blocker)
+	}
+	if blocker := begin(c, waiter("same", dgmv1alpha1.PriorityHigh, "x")); blocker.Name != "kept" {
+		t.Errorf("held up by %+v, want kept", blocker)
+	}
+	c.Release("kept")
+	if want := []string{"beside", "same"}; !slices.Equal(woken, want) {
+		t.Errorf("woken are %v, want %v", woken, want)
+	}
+}

@@ -311,6 +311,9 @@ func (s *step) writeStatus(ctx context.Context) error {
 func (s *step) standingOfFailure(f *failure) lifecycle.Standing {
 	switch s.w.Status.Phase {
 	case dgmv1alpha1.PhaseApplying, dgmv1alpha1.PhaseObserving:
+		if f.reason == dgmv1alpha1.ReasonRolloutFailed && len(s.w.Spec.Metrics) > 0 {
+			s.w.Status.Reward = analysis.FormatReward(0) // the fault of the change, as a Fail is
+		}
 		return s.beginRollback(f.reason, f.message)
 	case dgmv1alpha1.PhaseRollingBack:
 		s.recheck = lifecycle.FallbackInterval

@@ -79,8 +79,7 @@ func askAgain(window time.Duration) time.Duration {
 // lastAsking is the last time at which what had no data was to be asked again;
 // it is the same for all who ask the same.
 func (s *step) lastAsking(first time.Time, window time.Duration) time.Time {
-	every := askAgain(window)
-	return first.Add(s.Clock.Since(first) / every * every)
+	return first.Add(s.Clock.Since(first).Truncate(askAgain(window)))
 }
 
 // measured is a metric that was compared.
@@ -273,14 +272,12 @@ func (s *step) showComparison(window analysis.Window, compared []measured) {
 // rewardOf is 0 for a change that failed, and empty when not everything was
 // measured.
 func (s *step) rewardOf(compared []measured) string {
-	switch s.verdictOf(compared) {
-	case dgmv1alpha1.VerdictFail:
+	verdict := s.verdictOf(compared)
+	if verdict == dgmv1alpha1.VerdictFail {
 		return analysis.FormatReward(0)
-	case dgmv1alpha1.VerdictNoData:
-		return ""
 	}
 	reward, ok := analysis.Reward(gainsOf(compared))
-	if !ok {
+	if !ok || verdict == dgmv1alpha1.VerdictNoData {
 		return ""
 	}
 	return analysis.FormatReward(reward)

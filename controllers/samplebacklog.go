@@ -41,7 +41,7 @@ func (b *SampleBacklog) Add(samples []pgstore.Sample) {
 	b.waiting = append(b.waiting, samples[:room]...)
 }
 
-// NeedLeaderElection: the leader alone writes.
+// NeedLeaderElection reports that the leader alone writes.
 func (b *SampleBacklog) NeedLeaderElection() bool { return true }
 
 // Start records what waits until ctx ends.

@@ -79,6 +79,7 @@ type Metric struct {
 	// Default: 0%.
 	// +optional
 	// +kubebuilder:default="0%"
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:Pattern=`^[0-9]{1,6}(\.[0-9]{1,6})?%$`
 	MaxRegression string `json:"maxRegression,omitempty"`
@@ -94,6 +95,7 @@ type Metric struct {
 	// others: a decimal from 0 to 1000. Default: "1".
 	// +optional
 	// +kubebuilder:default="1"
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:Pattern=`^(1000(\.0+)?|[0-9]{1,3}(\.[0-9]{1,6})?)$`
 	Weight string `json:"weight,omitempty"`

@@ -20,20 +20,24 @@ func (r Comparison) Describe(name, unit string, c Criterion, window time.Duratio
 	}
 	value := strings.TrimRight(FormatValue(r.Candidate)+" "+unit, " ")
 	if r.Absolute {
-		return fmt.Sprintf("%s %s, %s from 0 (%s) in %s after the change, no regression of 0 is allowed",
-			name, value, signed(r.worseTowards(c, r.Regression)), r.Interval(c.Direction), window)
+		limit := "no rise"
+		if c.Direction == dgmv1alpha1.Increase {
+			limit = "no fall"
+		}
+		return fmt.Sprintf("%s %s, %s from a baseline of 0 (%s) in %s after the change, %s is allowed",
+			name, value, signed(worseTowards(c.Direction, r.Regression)), r.Interval(c.Direction), window, limit)
 	}
 	limit := "at most " + FormatPercent(100*c.MaxRegression)
 	if c.Direction == dgmv1alpha1.Increase {
 		limit = "at least " + FormatPercent(-100*c.MaxRegression)
 	}
 	return fmt.Sprintf("%s %s, %s (%s) in %s after the change, %s is allowed",
-		name, value, FormatPercent(100*r.worseTowards(c, r.Regression)), r.Interval(c.Direction), window, limit)
+		name, value, r.changed(worseTowards(c.Direction, r.Regression)), r.Interval(c.Direction), window, limit)
 }
 
 // worseTowards turns a regression into a change of the value.
-func (r Comparison) worseTowards(c Criterion, regression float64) float64 {
-	if c.Direction == dgmv1alpha1.Increase {
+func worseTowards(direction dgmv1alpha1.Direction, regression float64) float64 {
+	if direction == dgmv1alpha1.Increase {
 		return -regression
 	}
 	return regression
@@ -45,32 +49,19 @@ func (r Comparison) Interval(direction dgmv1alpha1.Direction) string {
 	if r.Verdict == dgmv1alpha1.VerdictNoData {
 		return ""
 	}
-	low, high := r.Low, r.High
-	if direction == dgmv1alpha1.Increase {
-		low, high = -r.High, -r.Low
+	confidence := fmt.Sprintf("%.4g%%: ", 100-200*r.Tail)
+	if math.IsInf(r.Low, 0) || math.IsInf(r.High, 0) {
+		return confidence + "too few samples to tell"
 	}
-	return fmt.Sprintf("%s: %s … %s", r.confidence(), r.bound(low), r.bound(high))
+	low, high := worseTowards(direction, r.Low), worseTowards(direction, r.High)
+	return confidence + r.changed(min(low, high)) + " … " + r.changed(max(low, high))
 }
 
-func (r Comparison) confidence() string {
-	return fmt.Sprintf("%.4g%%", 100-200*r.Tail)
-}
-
-func (r Comparison) bound(value float64) string {
-	switch {
-	case math.IsInf(value, 0), r.low(value):
-		return "?"
-	case r.Absolute:
-		return signed(value)
-	default:
-		return FormatPercent(100 * value)
+func (r Comparison) changed(by float64) string {
+	if r.Absolute {
+		return signed(by)
 	}
-}
-
-// low reports that a ratio's interval reaches down to 0: there are too few
-// samples to tell.
-func (r Comparison) low(value float64) bool {
-	return !r.Absolute && value == -1 && (math.IsInf(r.High, 1) || math.IsInf(r.Low, -1))
+	return FormatPercent(100 * max(-maxGain/100, min(by, maxGain/100)))
 }
 
 func signed(value float64) string {

@@ -26,8 +26,9 @@ const (
 // mark shows where a text was cut.
 const mark = " …"
 
-// fitStatus shortens the diff, of which the database has the whole, and then
-// the messages, until the status fits with DatabaseSynced still to be set.
+// fitStatus shortens the diff, of which the database has the whole, then the
+// messages, and then what is said of metrics and the sandbox, until the status
+// fits with DatabaseSynced still to be set.
 func fitStatus(status *dgmv1alpha1.ImprovementWorkspaceStatus) {
 	over := excess(*status)
 	if over <= 0 {
@@ -37,10 +38,43 @@ func fitStatus(status *dgmv1alpha1.ImprovementWorkspaceStatus) {
 	if excess(*status) <= 0 {
 		return
 	}
-	for i := range status.Conditions {
-		status.Conditions[i].Message = cutEncoded(status.Conditions[i].Message, leastMessage, mark)
+	shortenMessages(status, leastMessage)
+	if excess(*status) <= 0 {
+		return
 	}
-	status.RollbackReason = cutEncoded(status.RollbackReason, leastMessage, mark)
+	for i := range status.Metrics {
+		status.Metrics[i].Interval = ""
+	}
+	if status.Sandbox != nil {
+		status.Sandbox.LeftOut = cutEncoded(status.Sandbox.LeftOut, leastMessage/4, mark)
+	}
+	if excess(*status) > 0 {
+		shortenMessages(status, leastMessage/4)
+	}
+	if excess(*status) > 0 {
+		dropDetails(status)
+	}
+}
+
+// dropDetails leaves of each metric its verdict, and of each ended test when
+// it ended.
+func dropDetails(status *dgmv1alpha1.ImprovementWorkspaceStatus) {
+	for i, m := range status.Metrics {
+		status.Metrics[i] = dgmv1alpha1.MetricStatus{Name: m.Name, Verdict: m.Verdict}
+	}
+	for i := range status.Tests {
+		if status.Tests[i].EndedAt != nil {
+			status.Tests[i].StartedAt = nil
+		}
+	}
+	shortenMessages(status, leastMessage/8)
+}
+
+func shortenMessages(status *dgmv1alpha1.ImprovementWorkspaceStatus, most int) {
+	for i := range status.Conditions {
+		status.Conditions[i].Message = cutEncoded(status.Conditions[i].Message, most, mark)
+	}
+	status.RollbackReason = cutEncoded(status.RollbackReason, most, mark)
 }
 
 // excess is by how many bytes a status is too large, without DatabaseSynced.

@@ -4,6 +4,7 @@ package lifecycle
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -25,37 +26,40 @@ func TestStatusStaysSmallWhateverIsSaid(t *testing.T) {
 		"not UTF-8":    strings.Repeat("\xff", 1<<20),
 		"astral plane": strings.Repeat("🚀", 1<<18),
 	} {
-		t.Run(name, func(t *testing.T) {
-			w := crammed(text)
-			encoded, err := json.Marshal(w.Status)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(encoded) > MaxStatus {
-				t.Errorf("status has %d bytes, at most %d are promised", len(encoded), MaxStatus)
-			}
-			if len(encoded) < MaxStatus/2 {
-				t.Errorf("status has %d bytes only: more was cut than needed", len(encoded))
-			}
-			for _, c := range w.Status.Conditions {
-				if c.Message == "" && c.Type != dgmv1alpha1.ConditionReconciling {
-					t.Errorf("%s says nothing any more", c.Type)
+		for _, metrics := range []int{0, 16} {
+			t.Run(fmt.Sprintf("%s, %d metrics", name, metrics), func(t *testing.T) {
+				w := crammed(text, metrics)
+				encoded, err := json.Marshal(w.Status)
+				if err != nil {
+					t.Fatal(err)
 				}
-				if utf8.ValidString(text) && !utf8.ValidString(c.Message) {
-					t.Errorf("%s holds half a character", c.Type)
+				if len(encoded) > MaxStatus {
+					t.Errorf("status has %d bytes, at most %d are promised", len(encoded), MaxStatus)
 				}
-			}
-			before := w.Status.DeepCopy()
-			SetStanding(w, CurrentStanding(w))
-			if !reflect.DeepEqual(before, &w.Status) {
-				t.Error("setting the same standing again changes the status")
-			}
-		})
+				if len(encoded) < MaxStatus/2 {
+					t.Errorf("status has %d bytes only: more was cut than needed", len(encoded))
+				}
+				for _, c := range w.Status.Conditions {
+					if c.Message == "" && c.Type != dgmv1alpha1.ConditionReconciling {
+						t.Errorf("%s says nothing any more", c.Type)
+					}
+					if utf8.ValidString(text) && !utf8.ValidString(c.Message) {
+						t.Errorf("%s holds half a character", c.Type)
+					}
+				}
+				before := w.Status.DeepCopy()
+				SetStanding(w, CurrentStanding(w))
+				if !reflect.DeepEqual(before, &w.Status) {
+					t.Error("setting the same standing again changes the status")
+				}
+			})
+		}
 	}
 }
 
-// crammed is an improvement whose status holds as much as it can of a text.
-func crammed(text string) *dgmv1alpha1.ImprovementWorkspace {
+// crammed is an improvement whose status holds as much as it can of a text, and
+// as many metrics and tests.
+func crammed(text string, metrics int) *dgmv1alpha1.ImprovementWorkspace {
 	now := metav1.NewTime(time.Now())
 	w := improvementForTest("", map[string]string{
 		dgmv1alpha1.AnnotationRollback: text, dgmv1alpha1.AnnotationAbort: text, dgmv1alpha1.AnnotationRetry: text,
@@ -66,6 +70,22 @@ func crammed(text string) *dgmv1alpha1.ImprovementWorkspace {
 		MaterialDigest: strings.Repeat("0", 64), StartedAt: &now, AppliedAt: &metav1.MicroTime{Time: now.Time}, CompletedAt: &now,
 		Snapshot: &dgmv1alpha1.SnapshotStatus{Name: strings.Repeat("0", 40), Digest: strings.Repeat("0", 64), PlanDigest: strings.Repeat("0", 64)},
 		Diff:     cutEncoded(text, 2048, mark), RollbackReason: cutEncoded(text, 1024, mark), LastHandled: HandleAll(w),
+	}
+	for i := range metrics {
+		name := fmt.Sprintf("%02d-%s", i, strings.Repeat("m", 37))
+		w.Status.Metrics = append(w.Status.Metrics, dgmv1alpha1.MetricStatus{
+			Name: name + strings.Repeat("x", 23), Verdict: dgmv1alpha1.VerdictInconclusive, Baseline: "-1.23457e-100", Candidate: "-1.23457e-100", Gain: "-1000000.0%",
+			Interval: "97.5%: -1000000.0% … +1000000.0%", BaselineSamples: 10_000, CandidateSamples: 10_000,
+		})
+		w.Status.Tests = append(w.Status.Tests, dgmv1alpha1.TestStatus{
+			Name: name, Outcome: dgmv1alpha1.TestTimedOut, Tries: 6, ExitCode: new(int32(137)), StartedAt: &now, EndedAt: &now,
+		})
+	}
+	if metrics > 0 {
+		micro := &metav1.MicroTime{Time: now.Time}
+		w.Status.Sandbox = &dgmv1alpha1.SandboxStatus{Namespace: strings.Repeat("n", 63), LeftOut: cutEncoded(text, 512, mark)}
+		w.Status.Observation = &dgmv1alpha1.ObservationStatus{BaselineEnd: micro, WindowStart: micro, WindowEnd: micro, WatchUntil: &now, Watched: micro}
+		w.Status.Verdict, w.Status.Gain, w.Status.Reward = dgmv1alpha1.VerdictInconclusive, "-1000000.0%", "0.123456"
 	}
 	for _, conditionType := range []string{dgmv1alpha1.ConditionEffective, dgmv1alpha1.ConditionRollbackRefused} {
 		meta.SetStatusCondition(&w.Status.Conditions, metav1.Condition{

@@ -144,7 +144,7 @@ func TestGitOpsConflict(t *testing.T) {
 	w.scenario("while a kept change is watched", func(w *world) {
 		apply(w, "release-script", "config", "5")
 		w.rows("1", `SELECT count(*) FROM dgm.writer_fences`) // the schema is there
-		w.service("watched", "config", 1)
+		w.service("watched", "config", changed(1))
 		ttl := w.improvement("ttl", "config", over([2]string{"ConfigMap/config", `data: {TTL: "60"}`}), observed(func(object *dgmv1alpha1.ImprovementWorkspace) {
 			object.Spec.Target.Service, object.Spec.Observe.WatchAfterCompletion = "watched", "4s"
 			// What is measured does not matter here, nor does how much of it a busy machine takes.

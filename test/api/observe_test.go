@@ -5,19 +5,22 @@ package api
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
-	"strings"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
 // observed makes an improvement compare a metric of the database, in windows of
-// some seconds.
+// some seconds, and looks at it for as long again.
 func observed(edits ...func(*dgmv1alpha1.ImprovementWorkspace)) func(*dgmv1alpha1.ImprovementWorkspace) {
 	return func(object *dgmv1alpha1.ImprovementWorkspace) {
 		object.Spec.Metrics = []dgmv1alpha1.Metric{{
@@ -31,64 +34,84 @@ func observed(edits ...func(*dgmv1alpha1.ImprovementWorkspace)) func(*dgmv1alpha
 	}
 }
 
-// service inserts latencies of a service as plain SQL, as dgm_service: around 150
-// until the ConfigMap has the change, and a multiple of that from then on. It
-// stops with the test.
-func (w *world) service(service, configMap string, multiple float64) {
+// service inserts latencies of a service as plain SQL, as dgm_service, ten a
+// second, until the test ends: around 150, times what multiple says of the TTL
+// that is set in the ConfigMap.
+func (w *world) service(service, configMap string, multiple func(ttl string) float64) {
 	w.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
+	conn, err := pgx.Connect(ctx, pgtest.ServiceURL(w.url))
+	if err != nil {
+		cancel()
+		w.Fatal(err)
+	}
 	w.Cleanup(func() {
 		cancel()
 		<-ended
 	})
-	conn, err := pgx.Connect(ctx, pgtest.ServiceURL(w.url))
-	if err != nil {
-		w.Fatal(err)
-	}
-	insert := func(value float64, at time.Time) {
-		_, err := conn.Exec(ctx, `INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, unit, service_name, "timestamp")
-			VALUES ('p99', 'latency', 'service', $1::double precision, 'ms', $2, $3)`, value, service, at)
-		if err != nil && ctx.Err() == nil {
-			w.Errorf("insert as dgm_service: %v", err)
-		}
-	}
 	random := rand.New(rand.NewPCG(1, 2))
-	noisy := func(level float64) float64 { return level * (1 + 0.02*random.NormFloat64()) }
+	insert := func(level float64, at time.Time) error {
+		_, err := conn.Exec(ctx, `INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, unit, service_name, tags, "timestamp")
+			VALUES ('p99', 'latency', 'service', $1::double precision, 'ms', $2, '{"path": "/", "zone": "a"}', $3)`, level*(1+0.02*random.NormFloat64()), service, at)
+		return err
+	}
+	w.eventually("the schema is there", func() error { return insert(150, time.Now()) })
 	for i := range 100 {
-		insert(noisy(150), time.Now().Add(time.Duration(i-100)*100*time.Millisecond))
+		if err := insert(150, time.Now().Add(time.Duration(i-100)*100*time.Millisecond)); err != nil {
+			w.Fatal(err)
+		}
 	}
 	go func() {
 		defer close(ended)
 		defer func() { _ = conn.Close(context.Background()) }()
 		for ctx.Err() == nil {
-			level := 150.0
-			if w.data(configMap)["CACHE_TTL"] == "60" {
-				level *= multiple
+			if err := insert(150*multiple(w.data(configMap)["CACHE_TTL"]), time.Now()); err != nil && ctx.Err() == nil {
+				w.Errorf("insert as dgm_service: %v", err)
 			}
-			insert(noisy(level), time.Now())
 			time.Sleep(100 * time.Millisecond)
 		}
 	}()
 }
 
+// changed is 1 until the change is made, and a multiple from then on.
+func changed(multiple float64) func(string) float64 {
+	return func(ttl string) float64 {
+		if ttl == "60" {
+			return multiple
+		}
+		return 1
+	}
+}
+
+// observes makes a ConfigMap, a service that becomes better or worse by a
+// multiple with it, and an improvement of both.
+func (w *world) observes(name string, multiple func(string) float64, edits ...func(*dgmv1alpha1.ImprovementWorkspace)) *dgmv1alpha1.ImprovementWorkspace {
+	w.Helper()
+	w.configMap(name, map[string]string{"CACHE_TTL": "5"})
+	object := w.improvement(name, name, observed(edits...))
+	object.Spec.Target.Service = w.namespace + "-" + name
+	if multiple != nil {
+		w.service(object.Spec.Target.Service, name, multiple)
+	}
+	w.create(object)
+	return object
+}
+
 func TestMetricsAreComparedBeforeAndAfterTheChange(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.scenario("improved", func(w *world) {
-		w.configMap("config", map[string]string{"CACHE_TTL": "5"})
-		w.service("improved", "config", 0.8)
-		better := w.improvement("better", "config", observed(func(object *dgmv1alpha1.ImprovementWorkspace) {
-			object.Spec.Target.Service = "improved"
-		}))
-		w.create(better)
+	w.scenario("better", func(w *world) {
+		better := w.observes("better", changed(0.8), func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Metrics[0].Database.Tags = map[string]dgmv1alpha1.TagValue{"path": "/"}
+		})
 		w.reaches(better, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
 		status := w.synced(better).Status
 		gain := 0.0
 		if _, err := fmt.Sscanf(status.Gain, "%f%%", &gain); err != nil || gain < 17 || gain > 23 {
 			w.Errorf("gain %q, want about +20%%", status.Gain)
 		}
-		if status.Verdict != dgmv1alpha1.VerdictPass || !strings.HasPrefix(status.Reward, "0.6") && !strings.HasPrefix(status.Reward, "0.59") {
+		if reward, err := strconv.ParseFloat(status.Reward, 64); err != nil || math.Abs(reward-0.5-gain/200) > 0.001 || status.Verdict != dgmv1alpha1.VerdictPass {
 			w.Errorf("verdict %s, reward %q", status.Verdict, status.Reward)
 		}
 		w.says(message(w.refresh(better)), "p99-latency", "ms", "95%", "at most +5.0%")
@@ -98,4 +121,163 @@ func TestMetricsAreComparedBeforeAndAfterTheChange(t *testing.T) {
 			(performance_after #>> '{metrics,p99-latency,samples}')::int = count(*) FILTER (WHERE tags ->> 'side' = 'candidate')
 			FROM dgm.dgm_archive a JOIN dgm.performance_metrics m USING (improvement_id) WHERE a.improvement_id = $1 GROUP BY a.id`, status.ImprovementID)
 	})
+	w.scenario("worse", func(w *world) {
+		worse := w.observes("worse", changed(1.3))
+		done := w.reaches(worse, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
+		w.says(done.Status.RollbackReason, dgmv1alpha1.ReasonMetricRegressed, "p99-latency", " ms, +", "in 4s after the change, at most +5.0% is allowed")
+		if ttl := w.data("worse")["CACHE_TTL"]; ttl != "5" || done.Status.Verdict != dgmv1alpha1.VerdictFail || done.Status.Reward != "0" {
+			w.Errorf("CACHE_TTL %q, verdict %s, reward %q", ttl, done.Status.Verdict, done.Status.Reward)
+		}
+		w.synced(worse)
+		w.rows("rolled_back|Fail|0", `SELECT status, performance_after ->> 'verdict', metadata ->> 'reward' FROM dgm.dgm_archive WHERE improvement_id = $1`, done.Status.ImprovementID)
+	})
+	w.scenario("P6 no data is held, and a person decides", func(w *world) {
+		held := w.observes("held", nil)
+		fresh := w.stalls(held, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+		w.says(message(fresh), "before the change: 0 samples, at least 5", "kubectl annotate improvement held", dgmv1alpha1.AnnotationRollback)
+		if fresh.Status.Verdict != dgmv1alpha1.VerdictNoData || fresh.Status.Reward != "" || w.data("held")["CACHE_TTL"] != "60" {
+			w.Errorf("verdict %s, reward %q, data %v", fresh.Status.Verdict, fresh.Status.Reward, w.data("held"))
+		}
+		w.annotate(held, dgmv1alpha1.AnnotationRollback, "1")
+		done := w.reaches(held, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
+		if done.Status.Reward != "" {
+			w.Errorf("the reward of what a person ended is %q", done.Status.Reward)
+		}
+	})
+	for policy, phase := range map[dgmv1alpha1.UndecidedPolicy]dgmv1alpha1.Phase{
+		dgmv1alpha1.UndecidedRollback: dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.UndecidedAccept: dgmv1alpha1.PhaseCompleted,
+	} {
+		w.scenario("P6 no data, "+string(policy), func(w *world) {
+			object := w.observes("nodata", nil, func(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.Metrics[0].OnNoData = policy })
+			done := w.reaches(object, phase, "")
+			if done.Status.Verdict != dgmv1alpha1.VerdictNoData || done.Status.Reward != "" || done.Status.Gain != "" {
+				w.Errorf("verdict %s, gain %q, reward %q", done.Status.Verdict, done.Status.Gain, done.Status.Reward)
+			}
+		})
+	}
+	w.scenario("inconclusive", func(w *world) {
+		object := w.observes("inconclusive", changed(1.05), func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Metrics[0].OnInconclusive = dgmv1alpha1.UndecidedAccept
+		})
+		done := w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+		w.says(message(done), "accepted although undecided: p99-latency")
+		if length := done.Status.Observation.WindowEnd.Sub(done.Status.Observation.WindowStart.Time); length != 8*time.Second {
+			w.Errorf("the last window was %s long, want that up to the deadline", length)
+		}
+	})
+	w.scenario("manual", func(w *world) {
+		object := w.observes("manual", changed(1.3), func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Rollback = &dgmv1alpha1.Rollback{Policy: dgmv1alpha1.RollbackManual}
+		})
+		fresh := w.stalls(object, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricRegressed)
+		w.says(message(fresh), "rollback.policy is Manual", dgmv1alpha1.AnnotationRollback)
+		w.annotate(object, dgmv1alpha1.AnnotationRollback, "1")
+		if done := w.reaches(object, dgmv1alpha1.PhaseRolledBack, ""); done.Status.Reward != "0" {
+			w.Errorf("reward %q", done.Status.Reward)
+		}
+	})
+	w.scenario("P5 a trial is reverted and has its reward", func(w *world) {
+		object := w.observes("trial", changed(0.8), func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.OnSuccess = dgmv1alpha1.OnSuccessRevert
+		})
+		done := w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonReverted)
+		if reward, err := strconv.ParseFloat(done.Status.Reward, 64); err != nil || reward < 0.58 || w.data("trial")["CACHE_TTL"] != "5" {
+			w.Errorf("reward %q, data %v", done.Status.Reward, w.data("trial"))
+		}
+		if succeeded := conditionOf(done, dgmv1alpha1.ConditionSucceeded); succeeded.Status != metav1.ConditionTrue {
+			w.Errorf("Succeeded is %+v", succeeded)
+		}
+		w.synced(object)
+		w.rows("completed|Reverted|"+done.Status.Reward, `SELECT status, outcome_reason, performance_after ->> 'reward' FROM dgm.dgm_archive WHERE improvement_id = $1`, done.Status.ImprovementID)
+	})
+}
+
+func TestAKeptChangeIsWatched(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	watched := func(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.Observe.WatchAfterCompletion = "12s" }
+	w.scenario("worse only later", func(w *world) {
+		var late atomic.Bool
+		object := w.observes("late", func(ttl string) float64 {
+			if late.Load() {
+				return changed(1.5)(ttl)
+			}
+			return 1
+		}, watched)
+		done := w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+		if !done.Watching() {
+			w.Fatalf("it is not watched: %+v", done.Status.Observation)
+		}
+		w.synced(object)
+		w.rows("completed|Pass", `SELECT status, performance_after ->> 'verdict' FROM dgm.dgm_archive WHERE improvement_id = $1`, done.Status.ImprovementID)
+		// Others wait for what it changed (P13).
+		next := w.improvement("next", "late")
+		w.create(next)
+		w.says(message(w.reaches(next, dgmv1alpha1.PhasePending, dgmv1alpha1.ReasonOverlap)), "improvement late holds")
+		late.Store(true)
+		done = w.reaches(object, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
+		w.says(done.Status.RollbackReason, dgmv1alpha1.ReasonMetricRegressed, "98.33%", "in 4s after the change")
+		w.synced(object)
+		w.rows("rolled_back|Fail|0", `SELECT status, performance_after ->> 'verdict', metadata ->> 'reward' FROM dgm.dgm_archive WHERE improvement_id = $1`, done.Status.ImprovementID)
+		w.reaches(next, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+	})
+	w.scenario("well to the end, then its claims are free", func(w *world) {
+		object := w.observes("well", changed(0.8), watched)
+		w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+		before := w.synced(object)
+		w.eventually("the watch ends", func() error {
+			if fresh := w.refresh(object); fresh.Watching() || fresh.Status.Observation.Watched == nil {
+				return errorf("%+v", fresh.Status.Observation)
+			}
+			return nil
+		})
+		after := w.synced(object)
+		if before.Status.Reward != after.Status.Reward || before.Status.Gain != after.Status.Gain {
+			w.Errorf("gain and reward changed from %s, %s to %s, %s", before.Status.Gain, before.Status.Reward, after.Status.Gain, after.Status.Reward)
+		}
+		w.rows("true", `SELECT count(*) >= 60 FROM dgm.performance_metrics WHERE improvement_id = $1 AND tags ->> 'side' = 'watch'`, after.Status.ImprovementID)
+		next := w.improvement("next", "well")
+		w.create(next)
+		w.reaches(next, dgmv1alpha1.PhaseCompleted, "")
+	})
+	w.scenario("P6 no data in the watch", func(w *world) {
+		object := w.observes("silent", nil, watched, func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Metrics[0].OnNoData = dgmv1alpha1.UndecidedAccept
+		})
+		w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+		w.eventually("the watch ends", func() error {
+			if fresh := w.refresh(object); fresh.Watching() {
+				return errorf("%+v", fresh.Status.Observation)
+			}
+			return nil
+		})
+		w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+	})
+}
+
+func TestObservingSurvivesKills(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	object := w.observes("killed", changed(0.8), func(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.Observe.Window = "6s" })
+	// The baseline is recorded once, whenever the operator is killed.
+	w.eventually("the window before is noted", func() error {
+		if w.refresh(object).Status.Observation == nil {
+			return errorf("nothing is noted yet")
+		}
+		return nil
+	})
+	w.crash()
+	noted := w.refresh(object).Status.Observation.BaselineEnd
+	w.start()
+	w.reaches(object, dgmv1alpha1.PhaseObserving, "")
+	w.crash()
+	start := w.refresh(object).Status.Observation.WindowStart
+	w.start()
+	done := w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+	if !done.Status.Observation.BaselineEnd.Equal(noted) || !done.Status.Observation.WindowStart.Equal(start) {
+		t.Errorf("the windows moved from %v, %v to %+v", noted, start, done.Status.Observation)
+	}
+	w.synced(object)
+	w.rows("0", `SELECT count(*) - count(DISTINCT ("timestamp", tags ->> 'side')) FROM dgm.performance_metrics WHERE improvement_id = $1`, done.Status.ImprovementID)
+	w.rows("true", `SELECT (performance_before #>> '{metrics,p99-latency,samples}')::int > 30 FROM dgm.dgm_archive WHERE improvement_id = $1`, done.Status.ImprovementID)
 }

@@ -59,6 +59,8 @@ const maxSeries = 2
 func samplesOf(value model.Value, expected int) ([]analysis.Sample, error) {
 	matrix, ok := value.(model.Matrix)
 	switch {
+	case value == nil:
+		return nil, errors.New("it does not answer as Prometheus does")
 	case !ok:
 		return nil, fmt.Errorf("the query answers a %s: a number over time is expected", value.Type())
 	case len(matrix) == 0:
@@ -107,8 +109,10 @@ func (s *server) reason(ctx context.Context, err error) string {
 
 // statusOf is the HTTP status that the client notes in its message.
 func statusOf(err *v1.Error) string {
-	if _, code, found := strings.Cut(err.Msg, "error: "); found && (err.Type == v1.ErrServer || err.Type == v1.ErrClient) {
-		return " " + cut(code)
+	for _, prefix := range []string{"server error: ", "client error: ", "bad response code "} {
+		if code, found := strings.CutPrefix(err.Msg, prefix); found {
+			return " " + cut(code)
+		}
 	}
 	return ""
 }

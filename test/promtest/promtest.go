@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package promtest runs a real Prometheus for tests, which scrapes an exporter
+// of the test every 200 ms.
+package promtest
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Server is a running Prometheus.
+type Server struct {
+	// URL is its address.
+	URL string
+
+	dir, address string
+	command      *exec.Cmd
+}
+
+// Start runs a Prometheus, from Debian's package, that scrapes what is
+// registered. It ends with the test.
+func Start(t *testing.T, registry *prometheus.Registry) *Server {
+	t.Helper()
+	exporter := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	t.Cleanup(exporter.Close)
+	s := &Server{dir: t.TempDir(), address: freeAddress(t)}
+	s.URL = "http://" + s.address
+	configuration := fmt.Sprintf(`{global: {scrape_interval: 200ms, scrape_timeout: 200ms},
+scrape_configs: [{job_name: test, static_configs: [{targets: [%q]}]}]}`, exporter.Listener.Addr())
+	if err := os.WriteFile(filepath.Join(s.dir, "prometheus.yml"), []byte(configuration), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	s.Continue(t)
+	return s
+}
+
+// Continue starts it again after Stop, at the same address, with what it had.
+func (s *Server) Continue(t *testing.T) {
+	t.Helper()
+	s.command = exec.Command("prometheus", "--config.file="+filepath.Join(s.dir, "prometheus.yml"),
+		"--storage.tsdb.path="+filepath.Join(s.dir, "data"), "--web.listen-address="+s.address)
+	s.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.command.Start(); err != nil {
+		t.Fatalf("promtest: %v: hack/deps.sh installs it", err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		response, err := http.Get(s.URL + "/-/ready")
+		if err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("promtest: Prometheus does not become ready: %v", err)
+		}
+	}
+}
+
+// Stop ends it, in an orderly way, if it runs.
+func (s *Server) Stop() {
+	if s.command == nil {
+		return
+	}
+	_ = s.command.Process.Signal(syscall.SIGTERM)
+	_ = s.command.Wait()
+	s.command = nil
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("promtest: %v", err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
+}
