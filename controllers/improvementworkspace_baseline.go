@@ -84,7 +84,7 @@ func (s *step) recordBaseline(ctx context.Context, sides []analysis.Side) error 
 	for i, side := range sides {
 		metric := &s.w.Spec.Metrics[i]
 		rows = append(rows, s.recorded(metric, sideBaseline, side.Samples)...)
-		compared := analysis.Compare(criterionOf(metric, analysis.Look{}.Tail()), side, side)
+		compared := analysis.Compare(criterionOf(metric, analysis.LookTail(0)), side, side)
 		statuses = append(statuses, dgmv1alpha1.MetricStatus{
 			Name: metric.Name, Baseline: analysis.FormatValue(compared.Baseline), BaselineSamples: count(side.Samples),
 		})

@@ -57,18 +57,38 @@ func (s *step) reconcileObserving(ctx context.Context) (lifecycle.Standing, erro
 		return standing, nil
 	}
 	asked := s.lastAsking(look.Window.End.Add(settle), observing.Window)
-	compared, known, err := s.compare(ctx, look.Window, look.Tail(), asked)
+	looks := s.looksBefore(look.Window)
+	compared, known, err := s.compare(ctx, look.Window, analysis.LookTail(int(looks)), asked)
 	if err != nil {
 		return lifecycle.Standing{}, err
 	}
 	if !known {
 		return standing, nil
 	}
-	if s.verdictOf(compared) == dgmv1alpha1.VerdictNoData {
+	if verdictOf(compared) == dgmv1alpha1.VerdictNoData {
 		s.wakeAt(asked.Add(askAgain(observing.Window)))
 	}
 	decision := lifecycle.DecideObservation(s.w, outcomesOf(compared, look.Window), look.Final)
-	return s.follow(ctx, plan, look, compared, decision)
+	standing, err = s.follow(ctx, plan, look, compared, decision)
+	if end := s.w.Status.Observation.WindowEnd; err == nil && end != nil && end.Time.Equal(look.Window.End) {
+		s.w.Status.Observation.Looks = looks
+	}
+	return standing, err
+}
+
+// looksBefore is how many windows before this one had data. Those without spend
+// nothing of the error that is allowed.
+func (s *step) looksBefore(window analysis.Window) int32 {
+	observation := s.w.Status.Observation
+	if observation.WindowEnd == nil || observation.WindowEnd.Time.Equal(window.End) {
+		return observation.Looks
+	}
+	for _, m := range s.w.Status.Metrics {
+		if m.Verdict != dgmv1alpha1.VerdictNoData {
+			return observation.Looks + 1
+		}
+	}
+	return observation.Looks
 }
 
 // askAgain is how long after an answer without data the same is asked again.
@@ -153,7 +173,7 @@ func outcomesOf(compared []measured, window analysis.Window) []lifecycle.Outcome
 	return outcomes
 }
 
-func (s *step) verdictOf(compared []measured) dgmv1alpha1.Verdict {
+func verdictOf(compared []measured) dgmv1alpha1.Verdict {
 	verdicts := make([]dgmv1alpha1.Verdict, len(compared))
 	for i, m := range compared {
 		verdicts[i] = m.Verdict
@@ -262,7 +282,7 @@ func (s *step) showComparison(window analysis.Window, compared []measured) {
 			BaselineSamples: int32(m.BaselineSamples), CandidateSamples: int32(m.CandidateSamples), //nolint:gosec // at most some ten thousand
 		}
 	}
-	s.w.Status.Verdict = s.verdictOf(compared)
+	s.w.Status.Verdict = verdictOf(compared)
 	s.w.Status.Gain = ""
 	if total, ok := analysis.TotalGain(gainsOf(compared)); ok {
 		s.w.Status.Gain = analysis.FormatPercent(total)
@@ -272,7 +292,7 @@ func (s *step) showComparison(window analysis.Window, compared []measured) {
 // rewardOf is 0 for a change that failed, and empty when not everything was
 // measured.
 func (s *step) rewardOf(compared []measured) string {
-	verdict := s.verdictOf(compared)
+	verdict := verdictOf(compared)
 	if verdict == dgmv1alpha1.VerdictFail {
 		return analysis.FormatReward(0)
 	}

@@ -275,6 +275,12 @@ type ObservationStatus struct {
 	// +optional
 	WindowEnd *metav1.MicroTime `json:"windowEnd,omitempty"`
 
+	// looks is how many windows before that one had data, without being decided:
+	// each asks for more confidence.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Looks int32 `json:"looks,omitempty"`
+
 	// watchUntil is when the watch after completion ends; missing when there is none any more.
 	// +optional
 	WatchUntil *metav1.Time `json:"watchUntil,omitempty"`

@@ -137,7 +137,7 @@ func TestLooksTogetherSeldomFail(t *testing.T) {
 			before := series(random, 12, autocorrelation)
 			after := series(random, 12*32, autocorrelation)
 			for look := range 6 {
-				c := Criterion{Direction: dgmv1alpha1.Increase, MinSamples: 5, Tail: Look{Number: look}.Tail()}
+				c := Criterion{Direction: dgmv1alpha1.Increase, MinSamples: 5, Tail: LookTail(look)}
 				shape := shapes["lognormal latency"]
 				if Compare(c, sideFrom(before, shape, 1), sideFrom(after[:12<<look], shape, 1)).Verdict == dgmv1alpha1.VerdictFail {
 					failed++

@@ -168,8 +168,6 @@ func Worst(verdicts ...dgmv1alpha1.Verdict) dgmv1alpha1.Verdict {
 // Look is one comparison of the window after a change, which grows while the
 // samples do not tell.
 type Look struct {
-	// Number counts the looks, from 0 for the window of the asked length.
-	Number int
 	Window Window
 	// Final: this is the last look before the deadline, or a later one.
 	Final bool
@@ -179,10 +177,10 @@ type Look struct {
 // none before the window has ended, and the source has had time to take it in.
 //
 // The window doubles up to the deadline, and from there on, for what is held. A
-// look at the same data again is another chance to err: see Tail.
+// look at more of the same data is another chance to err: see LookTail.
 func LookAt(start time.Time, length, deadline, settle time.Duration, now time.Time) (look Look, due bool, next time.Time) {
 	last := length + deadline
-	span, number := length, 0
+	span := length
 	look = Look{Window: Window{Start: start, End: start.Add(span)}, Final: span >= last}
 	if next = look.Window.End.Add(settle); now.Before(next) {
 		return look, false, next
@@ -195,16 +193,16 @@ func LookAt(start time.Time, length, deadline, settle time.Duration, now time.Ti
 		if next = start.Add(longer).Add(settle); now.Before(next) {
 			return look, true, next
 		}
-		span, number = longer, number+1
-		look = Look{Number: number, Window: Window{Start: start, End: start.Add(span)}, Final: span >= last}
+		span = longer
+		look = Look{Window: Window{Start: start, End: start.Add(span)}, Final: span >= last}
 	}
 }
 
-// Tail is the probability of error at each end of the interval of a look. The
-// first one has the usual 95 %, and each further one half of the error of the
-// one before: all of them together err at each end in less than 5 % of the
-// cases, however often one looks (Bonferroni).
-func (l Look) Tail() float64 { return 0.025 / math.Exp2(float64(min(l.Number, 40))) }
+// LookTail is the probability of error at each end of the interval of a look,
+// after as many others that had data. The first one has the usual 95 %, and each
+// further one half of the error of the one before: all of them together err at
+// each end in less than 5 % of the cases, however often one looks (Bonferroni).
+func LookTail(before int) float64 { return 0.025 / math.Exp2(float64(min(before, 40))) }
 
 // WatchTail is the probability of error at each end of the interval when as many
 // windows are compared one after the other: 2.5 % for all of them (Bonferroni).

@@ -43,21 +43,20 @@ func TestLooks(t *testing.T) {
 	for _, test := range []struct {
 		after  time.Duration
 		due    bool
-		number int
 		length time.Duration
 		final  bool
 		next   time.Duration
 	}{
-		{0, false, 0, window, false, window + settle},
-		{window, false, 0, window, false, window + settle},
-		{window + settle, true, 0, window, false, 2*window + settle},
-		{2 * window, true, 0, window, false, 2*window + settle},
-		{2*window + settle, true, 1, 2 * window, false, 3*window + settle},
-		{3*window + settle, true, 2, 3 * window, true, 6*window + settle},
-		{6*window + settle, true, 3, 6 * window, true, 12*window + settle},
+		{0, false, window, false, window + settle},
+		{window, false, window, false, window + settle},
+		{window + settle, true, window, false, 2*window + settle},
+		{2 * window, true, window, false, 2*window + settle},
+		{2*window + settle, true, 2 * window, false, 3*window + settle},
+		{3*window + settle, true, 3 * window, true, 6*window + settle},
+		{6*window + settle, true, 6 * window, true, 12*window + settle},
 	} {
 		look, due, next := LookAt(noon, window, deadline, settle, noon.Add(test.after))
-		if due != test.due || look.Number != test.number || look.Window != (Window{noon, noon.Add(test.length)}) || look.Final != test.final || !next.Equal(noon.Add(test.next)) {
+		if due != test.due || look.Window != (Window{noon, noon.Add(test.length)}) || look.Final != test.final || !next.Equal(noon.Add(test.next)) {
 			t.Errorf("after %s: %+v, due %t, next %s, want %+v", test.after, look, due, next.Sub(noon), test)
 		}
 	}

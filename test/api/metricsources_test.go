@@ -3,9 +3,12 @@
 package api
 
 import (
+	"context"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,21 +24,40 @@ func scraped(query string) func(*dgmv1alpha1.ImprovementWorkspace) {
 	return func(object *dgmv1alpha1.ImprovementWorkspace) {
 		object.Spec.Metrics[0].Database = nil
 		object.Spec.Metrics[0].Prometheus = &dgmv1alpha1.PrometheusSource{Source: "default", Query: query}
-		object.Spec.Observe.Window = "6s"
-		object.Spec.Observe.Deadline = "40s"
+		object.Spec.Observe.Window = "12s"
+		object.Spec.Observe.Deadline = "60s"
 	}
 }
 
-// latencyOf exports a latency that changes by a factor when a ConfigMap has the change.
+// latencyOf exports a latency that changes by a factor when a ConfigMap has the
+// change, which is looked at beside the scrapes: they must not wait for it.
 func (w *world) latencyOf(configMap string, factor float64) *prometheus.Registry {
+	var level atomic.Uint64
+	look := func() {
+		now := 150.0
+		if w.data(configMap)["CACHE_TTL"] == "60" {
+			now *= factor
+		}
+		level.Store(math.Float64bits(now))
+	}
+	look()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			look()
+			time.Sleep(100 * time.Millisecond)
+		}
+	}()
+	w.Cleanup(func() {
+		cancel()
+		<-ended
+	})
 	random := rand.New(rand.NewPCG(3, 4))
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "latency"}, func() float64 {
-		level := 150.0
-		if w.data(configMap)["CACHE_TTL"] == "60" {
-			level *= factor
-		}
-		return level * (1 + 0.02*random.NormFloat64())
+		return math.Float64frombits(level.Load()) * (1 + 0.02*random.NormFloat64())
 	}))
 	return registry
 }
@@ -54,11 +76,11 @@ func TestPrometheusIsAskedAndMayBeAway(t *testing.T) {
 	w.start("--metric-sources-file=" + file)
 
 	// P7: nothing is applied that could not be judged.
-	object := w.improvement("scraped", "scraped", observed(scraped("avg(latency)")))
+	object := w.improvement("scraped", "scraped", observed(scraped("avg(avg_over_time(latency[1s]))")))
 	w.create(object)
 	waiting := w.reaches(object, dgmv1alpha1.PhasePending, dgmv1alpha1.ReasonMetricSourceUnknown)
 	w.says(message(waiting), `metric p99-latency`, `no metric source "default" (it names other)`, "--metric-sources-file")
-	time.Sleep(7 * time.Second) // for a baseline of seven points
+	server.Await(t, "count_over_time(latency[13s])", 20)
 	write("sources: {default: {url: '" + server.URL + "', timeout: 2s}}")
 
 	// P6: what cannot be asked is no failure.
@@ -99,8 +121,8 @@ func TestP10_ARegressionIsRolledBackWithoutTheDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.start("--metric-sources-file=" + file)
-	time.Sleep(7 * time.Second) // for a baseline of seven points
-	object := w.improvement("scraped", "scraped", observed(scraped("avg(latency)")))
+	server.Await(t, "count_over_time(latency[13s])", 20)
+	object := w.improvement("scraped", "scraped", observed(scraped("avg(avg_over_time(latency[1s]))")))
 	w.create(object)
 	w.reaches(object, dgmv1alpha1.PhaseObserving, "")
 	database.Stop(t)

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package promtest runs a real Prometheus for tests, which scrapes an exporter
-// of the test every 200 ms.
+// of the test every half second.
 package promtest
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,8 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/api"
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/model"
 )
 
 // Server is a running Prometheus.
@@ -37,7 +41,7 @@ func Start(t *testing.T, registry *prometheus.Registry) *Server {
 	t.Cleanup(exporter.Close)
 	s := &Server{dir: t.TempDir(), address: freeAddress(t)}
 	s.URL = "http://" + s.address
-	configuration := fmt.Sprintf(`{global: {scrape_interval: 200ms, scrape_timeout: 200ms},
+	configuration := fmt.Sprintf(`{global: {scrape_interval: 500ms, scrape_timeout: 500ms},
 scrape_configs: [{job_name: test, static_configs: [{targets: [%q]}]}]}`, exporter.Listener.Addr())
 	if err := os.WriteFile(filepath.Join(s.dir, "prometheus.yml"), []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)
@@ -66,6 +70,24 @@ func (s *Server) Continue(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("promtest: Prometheus does not become ready: %v", err)
+		}
+	}
+}
+
+// Await waits until a query answers a number of at least a minimum.
+func (s *Server) Await(t *testing.T, query string, minimum float64) {
+	t.Helper()
+	client, err := api.NewClient(api.Config{Address: s.URL})
+	if err != nil {
+		t.Fatalf("promtest: %v", err)
+	}
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		value, _, _, err := v1.NewAPI(client).Query(context.Background(), query, time.Now())
+		if vector, ok := value.(model.Vector); ok && err == nil && len(vector) == 1 && float64(vector[0].Value) >= minimum {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("promtest: %s answers %v (%v), want at least %v", query, value, err, minimum)
 		}
 	}
 }
