@@ -4,7 +4,6 @@ package controllers
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/snapshot"
@@ -61,7 +60,7 @@ func (s *step) wouldWrite(plan snapshot.Plan, canonical []byte, j judgement) map
 	for _, metric := range s.w.Spec.Metrics {
 		samples = append(samples, metric.Name)
 	}
-	var described json.RawMessage = describeRollback(plan)
+	described := describeRollback(plan)
 	rows := map[string]any{
 		"dgm_archive": map[string]any{
 			"status": lifecycle.ArchiveCompleted, "description": s.w.Spec.Description, "constitutional_compliance_score": j.Constitution.Score,

@@ -42,7 +42,7 @@ type Sandbox struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
-	Egress []SandboxEgress `json:"egress,omitempty"`
+	Egress []SandboxEgress `json:"egress,omitempty"` //nolint:kubeapilinter // one of two, by a rule
 }
 
 // SandboxEgress is a place that the pods of a sandbox may reach.

@@ -62,7 +62,10 @@ func compile(spec *dgmv1alpha1.ImprovementWorkspaceSpec, check dgmv1alpha1.Safet
 	if err != nil {
 		return nil, err
 	}
-	return compiled, compiled.CheckNames(spec)
+	if err := compiled.CheckNames(spec); err != nil {
+		return nil, err
+	}
+	return compiled, nil
 }
 
 // Evaluate evaluates all checks. Without tests, as in a dry run, those that look at

@@ -56,7 +56,7 @@ func (w *world) latencyOf(configMap string, factor float64) *prometheus.Registry
 	})
 	random := rand.New(rand.NewPCG(3, 4))
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "latency"}, func() float64 {
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "latency", Help: "A latency."}, func() float64 {
 		return math.Float64frombits(level.Load()) * (1 + 0.02*random.NormFloat64())
 	}))
 	return registry

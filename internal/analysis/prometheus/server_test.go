@@ -15,7 +15,7 @@ import (
 )
 
 func TestARealPrometheusAnswers(t *testing.T) {
-	latency := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "latency"}, []string{"pod"})
+	latency := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "latency", Help: "A latency."}, []string{"pod"})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(latency)
 	latency.WithLabelValues("a").Set(150)
