@@ -138,6 +138,7 @@ func (c *crashSite) interrupt(run func(context.Context) error, point string, by 
 		cancel()
 	case harmKill:
 		c.server.Kill(c.t)
+	case harmTerminate: // below
 	}
 	eventually(c.t, "it ends", func() error {
 		select {

@@ -37,7 +37,7 @@ func TestP3_LeadersOfThreeClustersDoTheirChoresAtOnce(t *testing.T) {
 		config.AEAD, config.ClusterName, config.ClusterUID = keys.load, []string{"test", "second", "third"}[n], fmt.Sprint("uid-", n)
 		sess, err := choreSession(testContext(t), config)
 		must(t, err)
-		defer sess.pool.Close()
+		t.Cleanup(sess.pool.Close)
 		sessions = append(sessions, sess)
 	}
 	for n := range 20 {

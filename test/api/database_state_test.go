@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +51,7 @@ func TestDriftOfTheSchemaIsToldByConditionAndMetric(t *testing.T) {
 	w.query("DROP INDEX dgm.idx_workspaces_status_created")
 
 	address := unusedAddress(t)
-	serving := append(quickTakeover, "--metrics-bind-address="+address, "--metrics-secure=false")
+	serving := append(slices.Clone(quickTakeover), "--metrics-bind-address="+address, "--metrics-secure=false")
 	shows := func(objects float64) {
 		t.Helper()
 		w.eventually("the metric shows the drift", func() error {
