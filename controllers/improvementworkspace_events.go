@@ -17,6 +17,9 @@ import (
 // announce sends an event for what has changed, once, after it is in status. The
 // log has no values: a message may show those of a tenant.
 func (s *step) announce(ctx context.Context) {
+	// What led there comes first.
+	s.announceTests()
+	s.announceJudgement()
 	was, is := lifecycle.CurrentStanding(s.before), lifecycle.CurrentStanding(s.w)
 	if (is.Phase != was.Phase || is.Reason != was.Reason) && !s.createdSuspended() {
 		kind := corev1.EventTypeNormal
@@ -29,8 +32,6 @@ func (s *step) announce(ctx context.Context) {
 	for _, n := range s.notes {
 		s.Recorder.Eventf(s.w, nil, n.kind, n.reason, string(is.Phase), "%s", cutMessage(n.message))
 	}
-	s.announceTests()
-	s.announceJudgement()
 	refused := apimeta.FindStatusCondition(s.w.Status.Conditions, dgmv1alpha1.ConditionRollbackRefused)
 	if refused != nil && s.before.Status.LastHandled.Rollback != s.w.Status.LastHandled.Rollback {
 		s.Recorder.Eventf(s.w, nil, corev1.EventTypeWarning, dgmv1alpha1.ReasonRollbackRefused, "Rollback", "%s", refused.Message)

@@ -132,7 +132,7 @@ func TestAnyTextIsStoredAsItIs(t *testing.T) {
 			}
 			w.configMap("config", map[string]string{"CACHE_TTL": "5"})
 			ttl := w.improvement("ttl", "config", service(text), func(object *dgmv1alpha1.ImprovementWorkspace) {
-				object.Spec.Description = text
+				object.Spec.Description, object.Spec.Approval = text, &dgmv1alpha1.Approval{Policy: dgmv1alpha1.ApprovalNever}
 				object.Spec.Changes[0].Patch = data
 			})
 			w.create(ttl)

@@ -20,7 +20,7 @@ import (
 // The events of a whole life tell its story, each once.
 func TestEventsTellTheStoryOnce(t *testing.T) {
 	w := newWorld(t)
-	w.start()
+	w.lead()
 
 	w.scenario("kept, then rolled back", func(w *world) {
 		w.configMap("config", map[string]string{"CACHE_TTL": "5"})
@@ -44,6 +44,7 @@ func TestEventsTellTheStoryOnce(t *testing.T) {
 		w.tells(ttl,
 			"Normal Preparing Preparing: the state before the change is being stored",
 			"Normal Validating Validating: the plan is judged",
+			"Normal Judged Judge: constitution cdd01ef066bc6cf2: score 0.95 (compliant) (beneficence)",
 			`Normal Applying Applying: changing 2 values in 2 objects: ConfigMap/config data.CACHE_TTL: "5" → "60"; Deployment/shop spec.template.metadata.annotations: added {"dgm.acgs.io/restarted-for":"ID"}`,
 			"Normal RollingOut Applying: the changes are made; waiting until Deployment/shop is healthy: its controller has not taken the change up yet",
 			`Normal Completed Completed: changed 2 values in 2 objects: ConfigMap/config data.CACHE_TTL: "5" → "60"; Deployment/shop spec.template.metadata.annotations: added {"dgm.acgs.io/restarted-for":"ID"}`,
@@ -67,6 +68,7 @@ func TestEventsTellTheStoryOnce(t *testing.T) {
 		w.tells(ttl,
 			"Normal Preparing Preparing: the state before the change is being stored",
 			"Normal Validating Validating: the plan is judged",
+			"Normal Judged Judge: constitution cdd01ef066bc6cf2: score 0.95 (compliant) (beneficence)",
 			"Normal Applying Applying: changing "+change,
 			"Normal RollingOut Applying: the changes are made; waiting until Deployment/shop is healthy: ANY",
 			"Normal RollingBack RollingBack: putting back the state before: "+why,

@@ -164,7 +164,7 @@ func (p *population) restored() {
 		`SELECT name, status, attempt FROM dgm.dgm_archive WHERE deleted_at IS NOT NULL ORDER BY 1`)
 	p.rows("policy fast false|policy keep false|replaced-policy keep false|replaced-policy new false|replaced-policy old true",
 		`SELECT string_agg(name || ' ' || arm_id || ' ' || (deleted_at IS NOT NULL), '|' ORDER BY name, arm_id) FROM dgm.bandit_states`)
-	p.rows("before the moment|before the moment", `SELECT m.metric_name, l.operation_type FROM dgm.performance_metrics m, dgm.constitutional_compliance_logs l WHERE m.service_name IS DISTINCT FROM 'system' AND l.service_name IS DISTINCT FROM 'system'`)
+	p.rows("before the moment|before the moment", `SELECT m.metric_name, l.operation_type FROM dgm.performance_metrics m, dgm.constitutional_compliance_logs l WHERE m.service_name IS DISTINCT FROM 'system' AND l.service_name IS DISTINCT FROM 'system' AND l.operation_type <> 'improvement'`)
 	p.rows("true|true", `SELECT f.epoch > $1::text::bigint, f.epoch >= (SELECT max(writer_epoch) FROM dgm.dgm_archive) FROM dgm.writer_fences f WHERE f.cluster = 'test'`, p.epoch)
 	p.snapshotsIntact()
 }
