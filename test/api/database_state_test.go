@@ -22,7 +22,7 @@ import (
 // the other one says whose it is, until it is free.
 func TestConfigurationKeyOfAnotherClusterIsTaken(t *testing.T) {
 	w := newWorld(t)
-	w.start()
+	w.lead()
 	w.query(`INSERT INTO dgm.system_configurations (key, value, cluster, name, uid, generation) VALUES ('shared_flag', 'theirs', 'other', 'shared-flag', 'uid-there', 1)`)
 	object := setting("shared_flag", "ours")
 	w.create(object)
