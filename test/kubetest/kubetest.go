@@ -150,6 +150,11 @@ func start() (*plane, error) {
 		guard.finish()
 		return nil, fmt.Errorf("start the API server: %w%s", err, lastLines(dir))
 	}
+	// Its certificates for webhooks are used by nobody here.
+	if err := environment.WebhookInstallOptions.Cleanup(); err != nil {
+		guard.finish()
+		return nil, err
+	}
 	// Tests share the server with nobody: no client-side throttling.
 	config.QPS = -1
 	return &plane{environment: environment, watchdog: guard}, nil
