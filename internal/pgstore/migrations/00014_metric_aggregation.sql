@@ -296,17 +296,17 @@ BEGIN
         state.rows_not_folded := 0;
         state.rebuilt_at := began;
     ELSE
-        WITH fresh AS (
-            SELECT date_bin('1 hour', m."timestamp", origin) AS hour, count(*) AS n, m."timestamp" >= lowest AND m."timestamp" < '10000-01-01 00:00:00+00' AS usable
+        WITH fresh AS ( -- the hour is null where none can be computed
+            SELECT CASE WHEN m."timestamp" >= lowest AND m."timestamp" < '10000-01-01 00:00:00+00' THEN date_bin('1 hour', m."timestamp", origin) END AS hour, count(*) AS n
             FROM dgm.performance_metrics m
             WHERE (m.ingest_xid::text)::bigint >= (state.marked_below::text)::bigint AND (m.ingest_xid::text)::bigint < (beyond::text)::bigint
-            GROUP BY 1, 3
+            GROUP BY 1
         ), marked AS (
             INSERT INTO dgm.aggregation_pending AS p (hour_start, since)
-            SELECT f.hour, state.marked_below FROM fresh f WHERE f.usable
+            SELECT f.hour, state.marked_below FROM fresh f WHERE f.hour IS NOT NULL
             ON CONFLICT (hour_start) DO NOTHING
         )
-        SELECT COALESCE(sum(f.n), 0) INTO late FROM fresh f WHERE NOT f.usable;
+        SELECT COALESCE(sum(f.n), 0) INTO late FROM fresh f WHERE f.hour IS NULL;
     END IF;
 
     DELETE FROM dgm.aggregation_pending p WHERE p.hour_start < lowest;
