@@ -13,7 +13,10 @@ import (
 func (w *world) configure(key, value string) {
 	w.Helper()
 	w.eventually(key+" is there to be set", func() error {
-		_, err := w.tryQuery(`UPDATE dgm.system_configurations SET value = $2 WHERE key = $1 RETURNING key`, key, value)
+		updated, err := w.tryQuery(`UPDATE dgm.system_configurations SET value = $2 WHERE key = $1 RETURNING key`, key, value)
+		if err == nil && updated != key {
+			return errorf("there is no such setting yet")
+		}
 		return err
 	})
 }
@@ -21,7 +24,7 @@ func (w *world) configure(key, value string) {
 // The operator obeys the settings, and takes up their changes while it runs.
 func TestSettingsAreObeyedWithoutARestart(t *testing.T) {
 	w := newWorld(t)
-	w.start()
+	w.lead()
 	for _, name := range []string{"slow", "held", "next", "again"} {
 		w.configMap(name, map[string]string{"CACHE_TTL": "5"})
 	}
