@@ -17,9 +17,6 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
@@ -39,27 +36,12 @@ type BanditPolicyReconciler struct {
 	// Workers is how many policies are reconciled at a time.
 	Workers int
 
-	events  chan event.GenericEvent
-	written *written
+	enqueuer
 }
 
 // SetupWithManager registers the controller.
 func (r *BanditPolicyReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	r.events = make(chan event.GenericEvent, 1024)
-	r.written = newWritten()
-	return ctrl.NewControllerManagedBy(mgr).
-		Named("banditpolicy").
-		For(&dgmv1alpha1.BanditPolicy{}).
-		WatchesRawSource(source.Channel(r.events, &handler.EnqueueRequestForObject{})).
-		WithOptions(controllerOptions(r.Workers)).
-		Complete(r)
-}
-
-// Enqueue has a policy reconciled, unless ctx ends first.
-func (r *BanditPolicyReconciler) Enqueue(ctx context.Context, key types.NamespacedName) {
-	enqueue(ctx, r.events, &dgmv1alpha1.BanditPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
-	})
+	return r.register(mgr, "banditpolicy", &dgmv1alpha1.BanditPolicy{}, r.Workers).Complete(r)
 }
 
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=banditpolicies,verbs=list;watch

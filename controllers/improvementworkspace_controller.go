@@ -22,9 +22,7 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/analysis"
@@ -76,9 +74,8 @@ type ImprovementWorkspaceReconciler struct {
 	// Clock tells the time.
 	Clock clock.PassiveClock
 
+	enqueuer
 	claims        *claims
-	written       *written
-	events        chan event.GenericEvent
 	once          startOnce
 	lostSnapshots sync.Map // of types.NamespacedName
 	replaced      sync.Map // of types.NamespacedName
@@ -86,8 +83,6 @@ type ImprovementWorkspaceReconciler struct {
 
 // SetupWithManager registers the controller.
 func (r *ImprovementWorkspaceReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	r.events = make(chan event.GenericEvent, 1024)
-	r.written = newWritten()
 	r.claims = newClaims(
 		func(key types.NamespacedName) { go r.Enqueue(context.Background(), key) },
 		func() int { return r.Store.Settings().MaxConcurrent },
@@ -95,28 +90,9 @@ func (r *ImprovementWorkspaceReconciler) SetupWithManager(mgr ctrl.Manager) erro
 	if err := indexParents(mgr); err != nil {
 		return err
 	}
-	return ctrl.NewControllerManagedBy(mgr).
-		Named("improvementworkspace").
-		For(&dgmv1alpha1.ImprovementWorkspace{}).
+	return r.register(mgr, "improvementworkspace", &dgmv1alpha1.ImprovementWorkspace{}, r.Workers).
 		Watches(&dgmv1alpha1.ImprovementWorkspace{}, handler.EnqueueRequestsFromMapFunc(r.childrenOf)).
-		WatchesRawSource(source.Channel(r.events, &handler.EnqueueRequestForObject{})).
-		WithOptions(controllerOptions(r.Workers)).
 		Complete(r)
-}
-
-// Enqueue has an improvement reconciled, unless ctx ends first.
-func (r *ImprovementWorkspaceReconciler) Enqueue(ctx context.Context, key types.NamespacedName) {
-	enqueue(ctx, r.events, &dgmv1alpha1.ImprovementWorkspace{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
-	})
-}
-
-// enqueue gives up with ctx: nobody takes events while the manager stops.
-func enqueue(ctx context.Context, events chan<- event.GenericEvent, object client.Object) {
-	select {
-	case events <- event.GenericEvent{Object: object}:
-	case <-ctx.Done():
-	}
 }
 
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=improvementworkspaces,verbs=list;watch;patch

@@ -12,15 +12,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/pgstore"
@@ -54,25 +50,12 @@ type SystemConfigurationReconciler struct {
 	// Workers is how many objects are reconciled at a time.
 	Workers int
 
-	events  chan event.GenericEvent
-	written *written
+	enqueuer
 }
 
 // SetupWithManager registers the controller.
 func (r *SystemConfigurationReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	r.events = make(chan event.GenericEvent, 1024)
-	r.written = newWritten()
-	return ctrl.NewControllerManagedBy(mgr).
-		Named("systemconfiguration").
-		For(&dgmv1alpha1.SystemConfiguration{}).
-		WatchesRawSource(source.Channel(r.events, &handler.EnqueueRequestForObject{})).
-		WithOptions(controllerOptions(r.Workers)).
-		Complete(r)
-}
-
-// Enqueue has an object reconciled, unless ctx ends first.
-func (r *SystemConfigurationReconciler) Enqueue(ctx context.Context, key types.NamespacedName) {
-	enqueue(ctx, r.events, &dgmv1alpha1.SystemConfiguration{ObjectMeta: metav1.ObjectMeta{Name: key.Name}})
+	return r.register(mgr, "systemconfiguration", &dgmv1alpha1.SystemConfiguration{}, r.Workers).Complete(r)
 }
 
 // +kubebuilder:rbac:groups=dgm.acgs.io,resources=systemconfigurations,verbs=list;watch
