@@ -40,10 +40,10 @@ const choreTick = time.Second
 func (s *session) maintainLoop(ctx context.Context) error {
 	tick := time.NewTicker(choreTick)
 	defer tick.Stop()
-	todo := chores()
-	due := make([]time.Time, len(todo))
+	all := chores()
+	due := make([]time.Time, len(all))
 	for {
-		for i, c := range todo {
+		for i, c := range all {
 			if time.Now().Before(due[i]) {
 				continue
 			}

@@ -268,7 +268,7 @@ DECLARE
     state dgm.aggregation_state;
     beyond xid8;
     lowest timestamptz;
-    todo timestamptz[];
+    marked_hours timestamptz[];
     refused timestamptz[] := '{}';
     late bigint := 0;
     reason text;
@@ -310,27 +310,27 @@ BEGIN
     END IF;
 
     DELETE FROM dgm.aggregation_pending p WHERE p.hour_start < lowest;
-    todo := ARRAY(SELECT p.hour_start FROM dgm.aggregation_pending p WHERE p.retry_at IS NULL OR p.retry_at <= now()
+    marked_hours := ARRAY(SELECT p.hour_start FROM dgm.aggregation_pending p WHERE p.retry_at IS NULL OR p.retry_at <= now()
         ORDER BY p.hour_start > now() + interval '1 day', p.hour_start DESC LIMIT max_hours); -- wrong clocks come last
     BEGIN
-        samples := dgm.recompute_metric_hours(todo);
-        PERFORM dgm.recompute_metric_days(todo);
+        samples := dgm.recompute_metric_hours(marked_hours);
+        PERFORM dgm.recompute_metric_days(marked_hours);
     EXCEPTION WHEN data_exception OR integrity_constraint_violation OR program_limit_exceeded THEN
         samples := 0;
-        FOR i IN 1 .. cardinality(todo) LOOP
+        FOR i IN 1 .. cardinality(marked_hours) LOOP
             BEGIN
-                samples := samples + dgm.recompute_metric_hours(todo[i:i]);
-                PERFORM dgm.recompute_metric_days(todo[i:i]);
+                samples := samples + dgm.recompute_metric_hours(marked_hours[i:i]);
+                PERFORM dgm.recompute_metric_days(marked_hours[i:i]);
             EXCEPTION WHEN data_exception OR integrity_constraint_violation OR program_limit_exceeded THEN
                 reason := SQLERRM;
-                refused := refused || todo[i];
+                refused := refused || marked_hours[i];
                 UPDATE dgm.aggregation_pending p SET failures = p.failures + 1, retry_at = now() + interval '1 hour', last_error = left(reason, 1000)
-                WHERE p.hour_start = todo[i];
+                WHERE p.hour_start = marked_hours[i];
             END;
         END LOOP;
     END;
-    DELETE FROM dgm.aggregation_pending p WHERE p.hour_start = ANY (todo) AND p.hour_start <> ALL (refused);
-    hours := cardinality(todo) - cardinality(refused);
+    DELETE FROM dgm.aggregation_pending p WHERE p.hour_start = ANY (marked_hours) AND p.hour_start <> ALL (refused);
+    hours := cardinality(marked_hours) - cardinality(refused);
     SELECT count(*) INTO pending_hours FROM dgm.aggregation_pending p WHERE p.retry_at IS NULL OR p.retry_at <= now();
 
     INSERT INTO dgm.aggregation_state AS s (system_identifier, marked_below, rows_not_folded, passes, last_pass_at, last_pass_hours, last_pass_rows, last_pass_seconds, rebuilt_at)
