@@ -31,6 +31,11 @@ func (s *step) obey(ctx context.Context) (standing lifecycle.Standing, done bool
 			s.w.Status.LastHandled = s.before.Status.LastHandled // it is still to be obeyed
 		}
 		return standing, true, err
+	case lifecycle.CommandKeep:
+		if standing, err = s.commandKeep(ctx, request.Reason); err != nil {
+			s.w.Status.LastHandled = s.before.Status.LastHandled
+		}
+		return standing, true, err
 	case lifecycle.CommandRetry:
 		standing, err = s.retry(ctx, "a retry was commanded"+because(request.Reason))
 		return standing, true, err

@@ -22,11 +22,7 @@ func (s *step) announce(ctx context.Context) {
 	s.announceJudgement()
 	was, is := lifecycle.CurrentStanding(s.before), lifecycle.CurrentStanding(s.w)
 	if (is.Phase != was.Phase || is.Reason != was.Reason) && !s.createdSuspended() {
-		kind := corev1.EventTypeNormal
-		if is.Phase == dgmv1alpha1.PhaseFailed || is.Stalled {
-			kind = corev1.EventTypeWarning
-		}
-		s.Recorder.Eventf(s.w, nil, kind, is.Reason, string(is.Phase), "%s", cutMessage(is.Message))
+		s.Recorder.Eventf(s.w, nil, s.eventType(is), is.Reason, string(is.Phase), "%s", cutMessage(is.Message))
 		log.FromContext(ctx).Info("Improvement moved", "improvementID", s.w.Status.ImprovementID, "from", was.Phase, "phase", is.Phase, "reason", is.Reason)
 	}
 	for _, n := range s.notes {
@@ -36,6 +32,17 @@ func (s *step) announce(ctx context.Context) {
 	if refused != nil && s.before.Status.LastHandled.Rollback != s.w.Status.LastHandled.Rollback {
 		s.Recorder.Eventf(s.w, nil, corev1.EventTypeWarning, dgmv1alpha1.ReasonRollbackRefused, "Rollback", "%s", refused.Message)
 	}
+}
+
+// eventType is Warning for what should not be: a failure, what a person is needed
+// for, and a rollback that nobody asked for.
+func (s *step) eventType(is lifecycle.Standing) string {
+	asked := s.before.Status.LastHandled != s.w.Status.LastHandled || lifecycle.WasTrial(s.w) || !s.w.DeletionTimestamp.IsZero()
+	began := is.Phase == dgmv1alpha1.PhaseRollingBack && s.before.Status.Phase != dgmv1alpha1.PhaseRollingBack
+	if is.Phase == dgmv1alpha1.PhaseFailed || is.Stalled || is.Reason == dgmv1alpha1.ReasonPartlyRolledBack || (began && !asked) {
+		return corev1.EventTypeWarning
+	}
+	return corev1.EventTypeNormal
 }
 
 // createdSuspended reports that it begins by waiting, as its author wants: that

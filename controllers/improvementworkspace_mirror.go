@@ -117,6 +117,7 @@ type archiveMetadata struct {
 	Reward             string              `json:"reward,omitempty"`
 
 	Approval *dgmv1alpha1.ApprovalStatus `json:"approval,omitempty"`
+	Kept     *dgmv1alpha1.KeptStatus     `json:"kept,omitempty"`
 }
 
 // rollbackData is dgm_archive.rollback_data: what would be put back, for people.
@@ -148,7 +149,7 @@ func (s *step) row(standing lifecycle.Standing) pgstore.Improvement {
 	metadata := archiveMetadata{
 		Phase: standing.Phase, Reason: standing.Reason, Message: standing.Message, RollbackReason: w.Status.RollbackReason,
 		Verdict: w.Status.Verdict, Gain: w.Status.Gain, Reward: w.Status.Reward,
-		Approval: w.Status.Approval,
+		Approval: w.Status.Approval, Kept: w.Status.Kept,
 	}
 	if c := w.Status.Compliance; c != nil {
 		row.ComplianceScore, row.ComplianceDetails = c.ExactScore, mustJSON(c)

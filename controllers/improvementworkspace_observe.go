@@ -193,7 +193,7 @@ func (s *step) follow(ctx context.Context, plan snapshot.Plan, look analysis.Loo
 	}
 	s.showComparison(look.Window, compared)
 	if ends {
-		s.w.Status.Reward = s.rewardOf(compared)
+		s.w.Status.Reward = analysis.RewardOf(verdictOf(compared), gainsOf(compared))
 		s.wake = 0
 	}
 	switch decision.Next {
@@ -259,9 +259,9 @@ func (s *step) recordSide(ctx context.Context, side string, compared []measured,
 			reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
 			message: "the metrics are compared, and cannot be stored yet: " + s.databaseReason(err),
 		}
-	case lifecycle.NextRollBack, lifecycle.NextAwaitCommand:
-		s.Backlog.Add(rows)
-	case lifecycle.NextWait, lifecycle.NextHold:
+	case lifecycle.NextRollBack, lifecycle.NextAwaitCommand, lifecycle.NextHold:
+		s.Backlog.Add(rows) // what is held may be kept as it is
+	case lifecycle.NextWait:
 	}
 	return nil
 }
@@ -287,20 +287,6 @@ func (s *step) showComparison(window analysis.Window, compared []measured) {
 	if total, ok := analysis.TotalGain(gainsOf(compared)); ok {
 		s.w.Status.Gain = analysis.FormatPercent(total)
 	}
-}
-
-// rewardOf is 0 for a change that failed, and empty when not everything was
-// measured.
-func (s *step) rewardOf(compared []measured) string {
-	verdict := verdictOf(compared)
-	if verdict == dgmv1alpha1.VerdictFail {
-		return analysis.FormatReward(0)
-	}
-	reward, ok := analysis.Reward(gainsOf(compared))
-	if !ok || verdict == dgmv1alpha1.VerdictNoData {
-		return ""
-	}
-	return analysis.FormatReward(reward)
 }
 
 func gainsOf(compared []measured) []analysis.Weighted {

@@ -72,7 +72,7 @@ func (s *step) endWatch(ctx context.Context, window analysis.Window, compared []
 		}
 	}
 	s.showComparison(window, compared)
-	s.w.Status.Reward = s.rewardOf(compared)
+	s.w.Status.Reward = analysis.RewardOf(verdictOf(compared), gainsOf(compared))
 	s.w.Status.Observation.WatchUntil = nil
 	if decision.Next == lifecycle.NextAwaitCommand {
 		return lifecycle.Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: decision.Reason, Message: decision.Message, Stalled: true}, nil

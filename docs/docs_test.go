@@ -229,6 +229,7 @@ func TestNamesInDocumentsAreOurs(t *testing.T) {
 		dgmv1alpha1.AnnotationRollback + dgmv1alpha1.AnnotationReasonSuffix,
 		dgmv1alpha1.AnnotationAbort + dgmv1alpha1.AnnotationReasonSuffix,
 		dgmv1alpha1.AnnotationRetry + dgmv1alpha1.AnnotationReasonSuffix,
+		dgmv1alpha1.AnnotationKeep, dgmv1alpha1.AnnotationKeptBy, dgmv1alpha1.AnnotationKeep + dgmv1alpha1.AnnotationReasonSuffix,
 		dgmv1alpha1.LabelFreeze, dgmv1alpha1.AnnotationCreatedBy, dgmv1alpha1.AnnotationApprove, dgmv1alpha1.AnnotationApprovedBy,
 		dgmv1alpha1.LabelImprovement, dgmv1alpha1.Finalizer, dgmv1alpha1.LabelSandbox, dgmv1alpha1.LabelTest,
 		dgmv1alpha1.AnnotationRestartedFor, dgmv1alpha1.GroupVersion.String(),

@@ -34,6 +34,11 @@ const (
 	AnnotationAbort = "dgm.acgs.io/abort"
 	// AnnotationRetry commands another attempt of an ended improvement; its value is a token.
 	AnnotationRetry = "dgm.acgs.io/retry"
+	// AnnotationKeep commands that a change be kept which is held for its metrics; its
+	// value is a token.
+	AnnotationKeep = "dgm.acgs.io/keep"
+	// AnnotationKeptBy is the user who keeps it, as the API server knows them.
+	AnnotationKeptBy = "dgm.acgs.io/kept-by"
 	// AnnotationReasonSuffix makes the annotation that holds a command's reason.
 	AnnotationReasonSuffix = "-reason"
 	// AnnotationApprove agrees to a plan; its value is the plan's digest.
@@ -144,6 +149,8 @@ const (
 	ReasonMetricRegressed     = "MetricRegressed"
 	ReasonMetricsUndecided    = "MetricsUndecided"
 	ReasonReverted            = "Reverted"
+	ReasonKeptByCommand       = "KeptByCommand"
+	ReasonKeepRefused         = "KeepRefused"
 	ReasonWatchEnded          = "WatchEnded"
 
 	// The mirror.

@@ -348,6 +348,11 @@ type HandledCommands struct {
 	// +kubebuilder:validation:MaxLength=256
 	Retry string `json:"retry,omitempty"`
 
+	// keep is the last handled value of the annotation dgm.acgs.io/keep.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Keep string `json:"keep,omitempty"`
+
 	// approve is the value that the annotation dgm.acgs.io/approve had when this
 	// attempt began: it does not count.
 	// +optional
@@ -486,6 +491,10 @@ type ImprovementWorkspaceStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	RollbackReason string `json:"rollbackReason,omitempty"`
+
+	// kept says who has kept a change that its metrics did not speak for.
+	// +optional
+	Kept *KeptStatus `json:"kept,omitempty"`
 
 	// lastHandled are the tokens of the commands that were handled last; the
 	// same token again does nothing.

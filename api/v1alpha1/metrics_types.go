@@ -289,3 +289,20 @@ type ObservationStatus struct {
 	// +optional
 	Watched *metav1.MicroTime `json:"watched,omitempty"`
 }
+
+// KeptStatus says who has kept a change by a command; when is in keptAt.
+type KeptStatus struct {
+	// keptBy is the user who kept it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	KeptBy string `json:"keptBy,omitempty"`
+
+	// reason is why, in their words.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Reason string `json:"reason,omitempty"`
+
+	// verdict is the one in spite of which it was kept.
+	// +optional
+	Verdict Verdict `json:"verdict,omitempty"`
+}

@@ -99,16 +99,16 @@ func TestDescribe(t *testing.T) {
 		want     string
 	}{
 		{
-			Comparison{Verdict: dgmv1alpha1.VerdictFail, Candidate: 183, Regression: 0.22, Low: 0.151, High: 0.293, Tail: 0.025},
-			"p99-latency 183 ms, +22.0% (95%: +15.1% … +29.3%) in 2m0s after the change, at most +5.0% is allowed",
+			Comparison{Verdict: dgmv1alpha1.VerdictFail, Baseline: 151.23456, Candidate: 231.65, Regression: 0.532, Low: 0.481, High: 0.589, Tail: 0.025},
+			"p99-latency 151.2 ms → 231.7 ms (+53.2%, 95%: +48.1% … +58.9%, limit +5.0%) in 2m after the change",
 		},
 		{
 			Comparison{Verdict: dgmv1alpha1.VerdictFail, Candidate: 0.5, Regression: 0.5, Low: 0.25, High: 0.75, Absolute: true, Tail: 0.0125},
-			"p99-latency 0.5 ms, +0.5 from a baseline of 0 (97.5%: +0.25 … +0.75) in 2m0s after the change, no rise is allowed",
+			"p99-latency 0 ms → 0.5 ms (+0.5, 97.5%: +0.25 … +0.75, from 0 no rise is allowed) in 2m after the change",
 		},
 		{
-			Comparison{Verdict: dgmv1alpha1.VerdictInconclusive, Candidate: 2, Regression: 1, Low: -1, High: math.Inf(1), Tail: 0.025},
-			"p99-latency 2 ms, +100.0% (95%: too few samples to tell) in 2m0s after the change, at most +5.0% is allowed",
+			Comparison{Verdict: dgmv1alpha1.VerdictInconclusive, Baseline: 1, Candidate: 2, Regression: 1, Low: -1, High: math.Inf(1), Tail: 0.025},
+			"p99-latency 1 ms → 2 ms (+100.0%, 95%: too few samples to tell, limit +5.0%) in 2m after the change",
 		},
 		{Comparison{Verdict: dgmv1alpha1.VerdictNoData, Problem: "after the change: it is away"}, "p99-latency has no data: after the change: it is away"},
 	} {
@@ -117,9 +117,28 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 	c.Direction = dgmv1alpha1.Increase
-	got := Comparison{Verdict: dgmv1alpha1.VerdictFail, Candidate: 70, Regression: 0.3, Low: 0.25, High: 0.35, Tail: 0.025}.Describe("rate", "", c, time.Minute)
-	if want := "rate 70, -30.0% (95%: -35.0% … -25.0%) in 1m0s after the change, at least -5.0% is allowed"; got != want {
+	got := Comparison{Verdict: dgmv1alpha1.VerdictFail, Baseline: 100, Candidate: 70, Regression: 0.3, Low: 0.25, High: 0.35, Tail: 0.025}.Describe("rate", "", c, 90*time.Second)
+	if want := "rate 100 → 70 (-30.0%, 95%: -35.0% … -25.0%, limit -5.0%) in 1m30s after the change"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestValuesReadWell(t *testing.T) {
+	for value, want := range map[float64]string{
+		0: "0", 0.0001234567: "0.0001235", 0.00001234567: "1.235e-05", 1.5: "1.5", 151.23456: "151.2", -9999.9: "-10000", 999.96: "1000",
+		12345.6: "12350", 1234567890: "1235000000", 1.5e18: "1.5e+18", math.Inf(1): "+Inf",
+	} {
+		if got := rounded(value); got != want {
+			t.Errorf("%v reads %q, want %q", value, got, want)
+		}
+	}
+	for length, want := range map[time.Duration]string{
+		4 * time.Second: "4s", 10 * time.Second: "10s", 2 * time.Minute: "2m", 90 * time.Second: "1m30s", 10 * time.Minute: "10m", time.Hour: "1h", 90 * time.Minute: "1h30m",
+		25*time.Hour + time.Second: "25h0m1s", 500 * time.Millisecond: "500ms",
+	} {
+		if got := shortDuration(length); got != want {
+			t.Errorf("%v reads %q, want %q", length, got, want)
+		}
 	}
 }
 

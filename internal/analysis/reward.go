@@ -5,6 +5,8 @@ package analysis
 import (
 	"math"
 	"strconv"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 )
 
 // maxGain bounds a gain, so that text shows it: ten thousand times the baseline.
@@ -46,6 +48,20 @@ func TotalGain(gains []Weighted) (percent float64, ok bool) {
 func Reward(gains []Weighted) (reward float64, ok bool) {
 	mean, ok := weightedMean(gains, func(gain float64) float64 { return max(-1, min(gain/100, 1)) })
 	return max(0, min(0.5+0.5*mean, 1)), ok
+}
+
+// RewardOf is the reward of a verdict as text: 0 for a change that failed, and
+// empty when not everything was measured.
+func RewardOf(verdict dgmv1alpha1.Verdict, gains []Weighted) string {
+	reward, measured := Reward(gains)
+	switch {
+	case verdict == dgmv1alpha1.VerdictFail:
+		return FormatReward(0)
+	case verdict == dgmv1alpha1.VerdictNoData || !measured:
+		return ""
+	default:
+		return FormatReward(reward)
+	}
 }
 
 func weightedMean(gains []Weighted, of func(float64) float64) (mean float64, ok bool) {

@@ -5,34 +5,35 @@ package analysis
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 )
 
-// Describe says what a comparison came to, with the measured value, the margin
-// and the window: "p99-latency 183 ms, +22.0% (95%: +15.1% … +29.3%) in 2m0s
-// after the change, at most +5.0% is allowed".
+// Describe says what a comparison came to, with the medians, the margin and the
+// window: "p99-latency 151.2 ms → 231.7 ms (+53.2%, 95%: +48.1% … +58.9%,
+// limit +5.0%) in 2m after the change".
 func (r Comparison) Describe(name, unit string, c Criterion, window time.Duration) string {
 	if r.Verdict == dgmv1alpha1.VerdictNoData {
 		return fmt.Sprintf("%s has no data: %s", name, r.Problem)
 	}
-	value := strings.TrimRight(FormatValue(r.Candidate)+" "+unit, " ")
-	if r.Absolute {
-		limit := "no rise"
-		if c.Direction == dgmv1alpha1.Increase {
-			limit = "no fall"
-		}
-		return fmt.Sprintf("%s %s, %s from a baseline of 0 (%s) in %s after the change, %s is allowed",
-			name, value, signed(worseTowards(c.Direction, r.Regression)), r.Interval(c.Direction), window, limit)
+	return fmt.Sprintf("%s %s → %s (%s, %s, %s) in %s after the change", name, measured(r.Baseline, unit), measured(r.Candidate, unit),
+		r.changed(worseTowards(c.Direction, r.Regression)), r.Interval(c.Direction), r.limit(c), shortDuration(window))
+}
+
+func (r Comparison) limit(c Criterion) string {
+	switch {
+	case r.Absolute && c.Direction == dgmv1alpha1.Increase:
+		return "from 0 no fall is allowed"
+	case r.Absolute:
+		return "from 0 no rise is allowed"
+	case c.Direction == dgmv1alpha1.Increase:
+		return "limit " + FormatPercent(-100*c.MaxRegression)
+	default:
+		return "limit " + FormatPercent(100*c.MaxRegression)
 	}
-	limit := "at most " + FormatPercent(100*c.MaxRegression)
-	if c.Direction == dgmv1alpha1.Increase {
-		limit = "at least " + FormatPercent(-100*c.MaxRegression)
-	}
-	return fmt.Sprintf("%s %s, %s (%s) in %s after the change, %s is allowed",
-		name, value, r.changed(worseTowards(c.Direction, r.Regression)), r.Interval(c.Direction), window, limit)
 }
 
 // worseTowards turns a regression into a change of the value.
@@ -58,15 +59,47 @@ func (r Comparison) Interval(direction dgmv1alpha1.Direction) string {
 }
 
 func (r Comparison) changed(by float64) string {
-	if r.Absolute {
-		return signed(by)
+	if !r.Absolute {
+		return FormatPercent(100 * max(-maxGain/100, min(by, maxGain/100)))
 	}
-	return FormatPercent(100 * max(-maxGain/100, min(by, maxGain/100)))
+	if by > 0 {
+		return "+" + rounded(by)
+	}
+	return rounded(by)
 }
 
-func signed(value float64) string {
-	if value > 0 {
-		return "+" + FormatValue(value)
+// measured is a value with its unit.
+func measured(value float64, unit string) string {
+	return strings.TrimRight(rounded(value)+" "+unit, " ")
+}
+
+// rounded is a value to four significant digits, without an exponent where that
+// reads well.
+func rounded(value float64) string {
+	short := strconv.FormatFloat(value, 'g', 4, 64)
+	if magnitude := math.Abs(value); magnitude < 1000 || magnitude >= 1e15 || math.IsNaN(value) {
+		return short
 	}
-	return FormatValue(value)
+	return strconv.FormatFloat(decimal(short), 'f', -1, 64)
+}
+
+// decimal reads back what was just written.
+func decimal(text string) float64 {
+	value, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		panic("what was written as a number reads as none: " + err.Error())
+	}
+	return value
+}
+
+// shortDuration is a duration without the units that are 0: "2m" for "2m0s".
+func shortDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }

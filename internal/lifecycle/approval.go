@@ -41,7 +41,7 @@ func EvaluateApproval(w *dgmv1alpha1.ImprovementWorkspace, planDigest string) Ap
 	switch {
 	case said == "":
 		return Approval{Message: wanted + ": " + approveCommand(w, planDigest)}
-	case token(said) == w.Status.LastHandled.Approve:
+	case approveToken(w) == w.Status.LastHandled.Approve:
 		return Approval{Message: fmt.Sprintf("%s: the annotation %s was there when this attempt began, and does not count; take it off and set it again: kubectl annotate improvement %s --namespace=%s %s- && sleep 2 && %s",
 			wanted, dgmv1alpha1.AnnotationApprove, w.Name, w.Namespace, dgmv1alpha1.AnnotationApprove, approveCommand(w, planDigest))}
 	case said != planDigest:
@@ -62,7 +62,7 @@ func approveCommand(w *dgmv1alpha1.ImprovementWorkspace, planDigest string) stri
 // ForgetEarlierApproval forgets the approval that was there when the attempt began,
 // once it is not there any more: the same value again is a new one.
 func ForgetEarlierApproval(w *dgmv1alpha1.ImprovementWorkspace) {
-	if earlier := w.Status.LastHandled.Approve; earlier != "" && token(w.Annotations[dgmv1alpha1.AnnotationApprove]) != earlier {
+	if earlier := w.Status.LastHandled.Approve; earlier != "" && approveToken(w) != earlier {
 		w.Status.LastHandled.Approve = ""
 	}
 }

@@ -16,6 +16,7 @@ const (
 	CommandNone     Command = ""
 	CommandRollback Command = "rollback"
 	CommandAbort    Command = "abort"
+	CommandKeep     Command = "keep"
 	CommandRetry    Command = "retry"
 )
 
@@ -23,6 +24,9 @@ const (
 const (
 	maxToken  = 256
 	maxReason = 512
+	// Status has no more room for these. A plan's digest has 64.
+	maxKeepToken    = 64
+	maxApproveToken = 65
 )
 
 // CommandRequest is a command with the reason that was given for it.
@@ -33,7 +37,7 @@ type CommandRequest struct {
 
 // NextCommand is the command that is asked for and not handled yet, with the
 // tokens as they are once it is. Where several are new, the careful one wins:
-// abort, then rollback, then retry; one token is handled at a time. A command
+// abort, rollback, keep, retry; one token is handled at a time. A command
 // that means nothing in the phase is handled by doing nothing (CommandNone,
 // with the tokens changed).
 func NextCommand(w *dgmv1alpha1.ImprovementWorkspace) (CommandRequest, dgmv1alpha1.HandledCommands) {
@@ -46,9 +50,13 @@ func NextCommand(w *dgmv1alpha1.ImprovementWorkspace) (CommandRequest, dgmv1alph
 	}{
 		{CommandAbort, dgmv1alpha1.AnnotationAbort, &handled.Abort, !w.Status.Phase.IsTerminal() && w.Status.Phase != dgmv1alpha1.PhaseRollingBack},
 		{CommandRollback, dgmv1alpha1.AnnotationRollback, &handled.Rollback, w.Status.Phase == dgmv1alpha1.PhaseCompleted || w.Status.Phase.MayHaveApplied()},
+		{CommandKeep, dgmv1alpha1.AnnotationKeep, &handled.Keep, w.Status.Phase == dgmv1alpha1.PhaseObserving},
 		{CommandRetry, dgmv1alpha1.AnnotationRetry, &handled.Retry, w.Status.Phase.IsTerminal()},
 	} {
 		value := token(w.Annotations[c.annotation])
+		if c.command == CommandKeep {
+			value = keepToken(w)
+		}
 		if value == "" || value == *c.token {
 			continue
 		}
@@ -69,9 +77,18 @@ func HandleAll(w *dgmv1alpha1.ImprovementWorkspace) dgmv1alpha1.HandledCommands 
 		Rollback: token(w.Annotations[dgmv1alpha1.AnnotationRollback]),
 		Abort:    token(w.Annotations[dgmv1alpha1.AnnotationAbort]),
 		Retry:    token(w.Annotations[dgmv1alpha1.AnnotationRetry]),
-		Approve:  token(w.Annotations[dgmv1alpha1.AnnotationApprove]),
+		Keep:     keepToken(w),
+		Approve:  approveToken(w),
 	}
 }
 
 // token is as much of an annotation's value as status has room for.
 func token(value string) string { return cutEncoded(value, maxToken, "") }
+
+func approveToken(w *dgmv1alpha1.ImprovementWorkspace) string {
+	return cutEncoded(w.Annotations[dgmv1alpha1.AnnotationApprove], maxApproveToken, "")
+}
+
+func keepToken(w *dgmv1alpha1.ImprovementWorkspace) string {
+	return cutEncoded(w.Annotations[dgmv1alpha1.AnnotationKeep], maxKeepToken, "")
+}

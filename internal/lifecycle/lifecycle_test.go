@@ -110,6 +110,21 @@ func TestNextCommand(t *testing.T) {
 			want: CommandRequest{Command: CommandRetry}, wantHandled: dgmv1alpha1.HandledCommands{Retry: "2"},
 		},
 		{
+			name: "keep", phase: dgmv1alpha1.PhaseObserving,
+			annotations: map[string]string{"dgm.acgs.io/keep": "k", "dgm.acgs.io/keep-reason": "seasonal"},
+			want:        CommandRequest{CommandKeep, "seasonal"}, wantHandled: dgmv1alpha1.HandledCommands{Keep: "k"},
+		},
+		{
+			name: "rollback goes before keep", phase: dgmv1alpha1.PhaseObserving,
+			annotations: map[string]string{"dgm.acgs.io/keep": "k", "dgm.acgs.io/rollback": "r"},
+			want:        CommandRequest{Command: CommandRollback}, wantHandled: dgmv1alpha1.HandledCommands{Rollback: "r"},
+		},
+		{
+			name: "keep means nothing before anything is observed, and is not kept for later", phase: dgmv1alpha1.PhaseApplying,
+			annotations: map[string]string{"dgm.acgs.io/keep": "k"},
+			wantHandled: dgmv1alpha1.HandledCommands{Keep: "k"},
+		},
+		{
 			name: "a huge token counts by its start", phase: dgmv1alpha1.PhaseCompleted,
 			annotations: map[string]string{"dgm.acgs.io/rollback": strings.Repeat("x", 100_000)},
 			want:        CommandRequest{Command: CommandRollback}, wantHandled: dgmv1alpha1.HandledCommands{Rollback: strings.Repeat("x", 256)},

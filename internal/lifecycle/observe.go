@@ -3,7 +3,6 @@
 package lifecycle
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -49,7 +48,8 @@ const (
 	NextRollBack
 	// NextHold: a person is needed; compare again later.
 	NextHold
-	// NextAwaitCommand: a person is needed, and nothing is compared any more.
+	// NextAwaitCommand: it has failed, a person is needed, and nothing is compared
+	// any more.
 	NextAwaitCommand
 )
 
@@ -66,7 +66,7 @@ type Decision struct {
 // Rollback before Accept.
 func DecideObservation(w *dgmv1alpha1.ImprovementWorkspace, outcomes []Outcome, final bool) Decision {
 	if failed := textsOf(outcomes, func(o Outcome) bool { return o.Verdict == dgmv1alpha1.VerdictFail }); failed != "" {
-		return decideRollback(w, dgmv1alpha1.ReasonMetricRegressed, failed)
+		return decideFail(w, failed)
 	}
 	undecided := textsOf(outcomes, isUndecided)
 	switch {
@@ -78,11 +78,13 @@ func DecideObservation(w *dgmv1alpha1.ImprovementWorkspace, outcomes []Outcome, 
 	rollback := textsOf(outcomes, func(o Outcome) bool { return isUndecided(o) && policyOf(o) == dgmv1alpha1.UndecidedRollback })
 	hold := textsOf(outcomes, func(o Outcome) bool { return isUndecided(o) && policyOf(o) == dgmv1alpha1.UndecidedHold })
 	switch {
+	case rollback != "" && isManual(w):
+		return Decision{Next: NextHold, Reason: dgmv1alpha1.ReasonMetricsUndecided, Message: "undecided at the deadline, and still compared: " + rollback +
+			"; rollback.policy is Manual; " + choices(w)}
 	case rollback != "":
-		return decideRollback(w, dgmv1alpha1.ReasonMetricsUndecided, "undecided at the deadline: "+rollback)
+		return Decision{Next: NextRollBack, Reason: dgmv1alpha1.ReasonMetricsUndecided, Message: "undecided at the deadline: " + rollback}
 	case hold != "":
-		return Decision{Next: NextHold, Reason: dgmv1alpha1.ReasonMetricsUndecided, Message: "undecided at the deadline, and still compared: " + hold +
-			"; to put the state before back: " + rollbackCommand(w)}
+		return Decision{Next: NextHold, Reason: dgmv1alpha1.ReasonMetricsUndecided, Message: "undecided at the deadline, and still compared: " + hold + "; " + choices(w)}
 	default:
 		return decideSuccess(w, "accepted although undecided: "+undecided)
 	}
@@ -95,15 +97,15 @@ func decideSuccess(w *dgmv1alpha1.ImprovementWorkspace, message string) Decision
 	return Decision{Next: NextKeep, Reason: dgmv1alpha1.ReasonCompleted, Message: message}
 }
 
-func decideRollback(w *dgmv1alpha1.ImprovementWorkspace, reason, message string) Decision {
-	if w.Spec.Rollback != nil && w.Spec.Rollback.Policy == dgmv1alpha1.RollbackManual {
-		return Decision{Next: NextAwaitCommand, Reason: reason, Message: message + "; rollback.policy is Manual: " + rollbackCommand(w)}
+func decideFail(w *dgmv1alpha1.ImprovementWorkspace, failed string) Decision {
+	if isManual(w) {
+		return Decision{Next: NextAwaitCommand, Reason: dgmv1alpha1.ReasonMetricRegressed, Message: failed + "; rollback.policy is Manual; " + choices(w)}
 	}
-	return Decision{Next: NextRollBack, Reason: reason, Message: message}
+	return Decision{Next: NextRollBack, Reason: dgmv1alpha1.ReasonMetricRegressed, Message: failed}
 }
 
-func rollbackCommand(w *dgmv1alpha1.ImprovementWorkspace) string {
-	return fmt.Sprintf("kubectl annotate improvement %s --overwrite %s=TOKEN", w.Name, dgmv1alpha1.AnnotationRollback)
+func isManual(w *dgmv1alpha1.ImprovementWorkspace) bool {
+	return w.Spec.Rollback != nil && w.Spec.Rollback.Policy == dgmv1alpha1.RollbackManual
 }
 
 func isUndecided(o Outcome) bool {
@@ -121,6 +123,10 @@ func policyOf(o Outcome) dgmv1alpha1.UndecidedPolicy {
 	return policy
 }
 
+// maxTexts bounds, in bytes of JSON, what is said of metrics: what to do about them
+// must have room in a message as well.
+const maxTexts = 400
+
 func textsOf(outcomes []Outcome, that func(Outcome) bool) string {
 	var texts []string
 	for _, o := range outcomes {
@@ -128,7 +134,7 @@ func textsOf(outcomes []Outcome, that func(Outcome) bool) string {
 			texts = append(texts, o.Text)
 		}
 	}
-	return strings.Join(texts, "; ")
+	return cutEncoded(strings.Join(texts, "; "), maxTexts, mark)
 }
 
 // WasTrial reports whether what is being put back, or was, is a trial that went
@@ -141,7 +147,7 @@ func WasTrial(w *dgmv1alpha1.ImprovementWorkspace) bool {
 // compared: a Fail is put back, anything else is kept.
 func DecideWatch(w *dgmv1alpha1.ImprovementWorkspace, outcomes []Outcome) Decision {
 	if failed := textsOf(outcomes, func(o Outcome) bool { return o.Verdict == dgmv1alpha1.VerdictFail }); failed != "" {
-		return decideRollback(w, dgmv1alpha1.ReasonMetricRegressed, failed)
+		return decideFail(w, failed)
 	}
 	return Decision{Next: NextKeep}
 }

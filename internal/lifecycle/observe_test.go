@@ -39,7 +39,8 @@ func TestP6_OnlyAFailRollsBackByItself(t *testing.T) {
 		{"no data at the deadline", []Outcome{outcome(noData, hold)}, true, nil, NextHold, "MetricsUndecided", "dgm.acgs.io/rollback"},
 		{"inconclusive at the deadline, by default", []Outcome{outcome(inconclusive, "")}, true, nil, NextHold, "MetricsUndecided", "Inconclusive"},
 		{"rolled back at the deadline", []Outcome{outcome(noData, rollback), outcome(inconclusive, hold)}, true, nil, NextRollBack, "MetricsUndecided", "NoData"},
-		{"rolled back at the deadline, by a person", []Outcome{outcome(noData, rollback)}, true, manual, NextAwaitCommand, "MetricsUndecided", "Manual"},
+		{"rolled back at the deadline, by a person", []Outcome{outcome(noData, rollback)}, true, manual, NextHold, "MetricsUndecided", "rollback.policy is Manual; to put"},
+		{"whatever is said, what to do has room", []Outcome{{Metric: &dgmv1alpha1.Metric{}, Verdict: fail, Text: strings.Repeat("x", 5000)}}, false, manual, NextAwaitCommand, "MetricRegressed", "--overwrite dgm.acgs.io/keep=TOKEN dgm.acgs.io/kept-by="},
 		{"accepted at the deadline", []Outcome{outcome(noData, accept), outcome(pass, hold)}, true, nil, NextKeep, "Completed", "accepted although undecided: NoData"},
 		{"accepted at the deadline, a trial", []Outcome{outcome(inconclusive, accept)}, true, revert, NextRevert, "Reverted", "accepted"},
 	} {
@@ -49,6 +50,9 @@ func TestP6_OnlyAFailRollsBackByItself(t *testing.T) {
 				test.edit(w)
 			}
 			got := DecideObservation(w, test.outcomes, test.final)
+			if len(got.Message) > MaxMessage {
+				t.Errorf("the message has %d bytes", len(got.Message))
+			}
 			if got.Next != test.next || got.Reason != test.reason || !strings.Contains(got.Message, test.says) {
 				t.Errorf("%+v, want %d, %s, %q", got, test.next, test.reason, test.says)
 			}

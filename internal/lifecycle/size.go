@@ -54,20 +54,44 @@ func fitStatus(status *dgmv1alpha1.ImprovementWorkspaceStatus) {
 	if excess(*status) > 0 {
 		dropDetails(status)
 	}
+	if excess(*status) > 0 {
+		shortenNames(status)
+	}
 }
 
-// dropDetails leaves of each metric its verdict, and of each ended test when
-// it ended.
+// dropDetails leaves of each metric its verdict, of each ended test when it
+// ended, and of a keep command who gave it.
 func dropDetails(status *dgmv1alpha1.ImprovementWorkspaceStatus) {
 	for i, m := range status.Metrics {
 		status.Metrics[i] = dgmv1alpha1.MetricStatus{Name: m.Name, Verdict: m.Verdict}
 	}
 	for i := range status.Tests {
 		if status.Tests[i].EndedAt != nil {
-			status.Tests[i].StartedAt = nil
+			status.Tests[i].StartedAt, status.Tests[i].Tries = nil, 0
 		}
 	}
+	if status.Kept != nil {
+		status.Kept.Reason = ""
+	}
+	if status.Sandbox != nil {
+		status.Sandbox.LeftOut = ""
+	}
 	shortenMessages(status, leastMessage/8)
+}
+
+// shortenNames is the last resort: who approved, and which principles were
+// violated, was in the database before.
+func shortenNames(status *dgmv1alpha1.ImprovementWorkspaceStatus) {
+	if status.Approval != nil {
+		status.Approval.ApprovedBy = cutEncoded(status.Approval.ApprovedBy, leastMessage/8, mark)
+	}
+	if status.Kept != nil {
+		status.Kept.KeptBy = cutEncoded(status.Kept.KeptBy, leastMessage/8, mark)
+	}
+	if status.Compliance != nil {
+		status.Compliance.Violations = nil
+	}
+	shortenMessages(status, leastMessage/16)
 }
 
 func shortenMessages(status *dgmv1alpha1.ImprovementWorkspaceStatus, most int) {

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -50,7 +51,7 @@ func TestStatusStaysSmallWhateverIsSaid(t *testing.T) {
 				before := w.Status.DeepCopy()
 				SetStanding(w, CurrentStanding(w))
 				if !reflect.DeepEqual(before, &w.Status) {
-					t.Error("setting the same standing again changes the status")
+					t.Errorf("setting the same standing again changes the status:\n%s", cmp.Diff(before, &w.Status))
 				}
 			})
 		}
@@ -62,14 +63,20 @@ func TestStatusStaysSmallWhateverIsSaid(t *testing.T) {
 func crammed(text string, metrics int) *dgmv1alpha1.ImprovementWorkspace {
 	now := metav1.NewTime(time.Now())
 	w := improvementForTest("", map[string]string{
-		dgmv1alpha1.AnnotationRollback: text, dgmv1alpha1.AnnotationAbort: text, dgmv1alpha1.AnnotationRetry: text,
+		dgmv1alpha1.AnnotationRollback: text, dgmv1alpha1.AnnotationAbort: text, dgmv1alpha1.AnnotationRetry: text, dgmv1alpha1.AnnotationKeep: text, dgmv1alpha1.AnnotationApprove: text,
 	})
 	w.Generation = 1 << 62
 	w.Status = dgmv1alpha1.ImprovementWorkspaceStatus{
 		ImprovementID: strings.Repeat("0", 36), ParentImprovementID: strings.Repeat("0", 36), Attempt: 1 << 30,
 		MaterialDigest: strings.Repeat("0", 64), StartedAt: &now, AppliedAt: &metav1.MicroTime{Time: now.Time}, CompletedAt: &now,
 		Snapshot: &dgmv1alpha1.SnapshotStatus{Name: strings.Repeat("0", 40), Digest: strings.Repeat("0", 64), PlanDigest: strings.Repeat("0", 64)},
-		Diff:     cutEncoded(text, 2048, mark), RollbackReason: cutEncoded(text, 1024, mark), LastHandled: HandleAll(w),
+		Approval: &dgmv1alpha1.ApprovalStatus{PlanDigest: strings.Repeat("0", 64), ApprovedBy: cutEncoded(text, 253, mark), ApprovedAt: &now},
+		Compliance: &dgmv1alpha1.ComplianceStatus{
+			Score: "0.50", ExactScore: "0.505", Level: "critical_violation", Accepted: new(false), Hash: strings.Repeat("0", 16),
+			Violations: []string{"human_autonomy", "transparency", "accountability", "safety", "fairness", "privacy", "beneficence", "non_maleficence", "justice", "respect"},
+		},
+		Kept: &dgmv1alpha1.KeptStatus{KeptBy: cutEncoded(text, 253, mark), Reason: cutEncoded(text, 512, mark), Verdict: dgmv1alpha1.VerdictInconclusive},
+		Diff: cutEncoded(text, 2048, mark), RollbackReason: cutEncoded(text, 1024, mark), LastHandled: HandleAll(w),
 	}
 	for i := range metrics {
 		name := fmt.Sprintf("%02d-%s", i, strings.Repeat("m", 37))

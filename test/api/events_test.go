@@ -71,7 +71,7 @@ func TestEventsTellTheStoryOnce(t *testing.T) {
 			"Normal Judged Judge: constitution cdd01ef066bc6cf2: score 0.95 (compliant) (beneficence)",
 			"Normal Applying Applying: changing "+change,
 			"Normal RollingOut Applying: the changes are made; waiting until Deployment/shop is healthy: ANY",
-			"Normal RollingBack RollingBack: putting back the state before: "+why,
+			"Warning RollingBack RollingBack: putting back the state before: "+why,
 			"Normal RolledBack RolledBack: everything is as it was before (RolloutFailed: "+why+")",
 		)
 	})

@@ -263,7 +263,7 @@ func TestApproval(t *testing.T) {
 			}
 			w.says(err.Error(), parts...)
 		}
-		refused(mallory, approves("mallory", digest), "user mallory may not approve improvements in namespace "+w.namespace, "dgm-approver")
+		refused(mallory, approves("mallory", digest), "user mallory may not approve or keep improvements in namespace "+w.namespace, "dgm-approver")
 		refused(mallory, approves("alice", digest), "may not approve")
 		refused(alice, approves("bob", digest), "must be your own name, alice")
 		refused(alice, approves("", digest), "must be your own name, alice")
@@ -363,6 +363,7 @@ func TestApproval(t *testing.T) {
 func TestP7_NoApprovalCountsWithoutItsPolicy(t *testing.T) {
 	w := newWorld(t)
 	w.start()
+	held := w.observes("held", nil, briefly)
 	alice := w.user("alice", approver())
 	w.configMap("config", map[string]string{"CACHE_TTL": "5"})
 	ttl := w.improvement("ttl", "config", wants(dgmv1alpha1.ApprovalAlways))
@@ -373,6 +374,12 @@ func TestP7_NoApprovalCountsWithoutItsPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { operatortest.Install(t) })
+	w.stalls(held, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+	if err := w.user("mallory").Patch(context.Background(), held.DeepCopy(), keeps("alice", "1")); err != nil {
+		t.Fatal(err)
+	}
+	w.says(w.warns(held, dgmv1alpha1.ReasonKeepRefused), "it does not count while who may keep was not checked", "dgm-improvement-approval is not installed")
+	w.stalls(held, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
 	if err := alice.Patch(context.Background(), ttl.DeepCopy(), approves("alice", waiting.Status.Snapshot.PlanDigest)); err != nil {
 		t.Fatal(err)
 	}

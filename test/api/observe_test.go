@@ -13,7 +13,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/test/pgtest"
@@ -114,7 +118,7 @@ func TestMetricsAreComparedBeforeAndAfterTheChange(t *testing.T) {
 		if reward, err := strconv.ParseFloat(status.Reward, 64); err != nil || math.Abs(reward-0.5-gain/200) > 0.001 || status.Verdict != dgmv1alpha1.VerdictPass {
 			w.Errorf("verdict %s, reward %q", status.Verdict, status.Reward)
 		}
-		w.says(message(w.refresh(better)), "p99-latency", "ms", "95%", "at most +5.0%")
+		w.says(message(w.refresh(better)), "p99-latency", "150", "ms → 1", "95%", "limit +5.0%) in 4s after the change")
 		w.rows(fmt.Sprintf("Pass|%s|%s|%s", status.Gain, status.Reward, status.Reward), `SELECT performance_after ->> 'verdict', performance_after ->> 'gain',
 			performance_after ->> 'reward', metadata ->> 'reward' FROM dgm.dgm_archive WHERE improvement_id = $1`, status.ImprovementID)
 		w.rows("true|true", `SELECT (performance_before #>> '{metrics,p99-latency,samples}')::int = count(*) FILTER (WHERE tags ->> 'side' = 'baseline'),
@@ -124,7 +128,8 @@ func TestMetricsAreComparedBeforeAndAfterTheChange(t *testing.T) {
 	w.scenario("worse", func(w *world) {
 		worse := w.observes("worse", changed(1.3))
 		done := w.reaches(worse, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
-		w.says(done.Status.RollbackReason, dgmv1alpha1.ReasonMetricRegressed, "p99-latency", " ms, +", "in 4s after the change, at most +5.0% is allowed")
+		w.says(done.Status.RollbackReason, dgmv1alpha1.ReasonMetricRegressed, "p99-latency", " ms (+", "limit +5.0%) in 4s after the change")
+		w.warns(worse, dgmv1alpha1.ReasonMetricRegressed)
 		if ttl := w.data("worse")["CACHE_TTL"]; ttl != "5" || done.Status.Verdict != dgmv1alpha1.VerdictFail || done.Status.Reward != "0" {
 			w.Errorf("CACHE_TTL %q, verdict %s, reward %q", ttl, done.Status.Verdict, done.Status.Reward)
 		}
@@ -134,7 +139,7 @@ func TestMetricsAreComparedBeforeAndAfterTheChange(t *testing.T) {
 	w.scenario("P6 no data is held, and a person decides", func(w *world) {
 		held := w.observes("held", nil)
 		fresh := w.stalls(held, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
-		w.says(message(fresh), "before the change: 0 samples, at least 5", "kubectl annotate improvement held", dgmv1alpha1.AnnotationRollback)
+		w.says(message(fresh), "before the change: 0 samples, at least 5", "kubectl annotate improvement held --namespace="+w.namespace, dgmv1alpha1.AnnotationRollback, dgmv1alpha1.AnnotationKeep)
 		if fresh.Status.Verdict != dgmv1alpha1.VerdictNoData || fresh.Status.Reward != "" || w.data("held")["CACHE_TTL"] != "60" {
 			w.Errorf("verdict %s, reward %q, data %v", fresh.Status.Verdict, fresh.Status.Reward, w.data("held"))
 		}
@@ -189,6 +194,124 @@ func TestMetricsAreComparedBeforeAndAfterTheChange(t *testing.T) {
 		}
 		w.synced(object)
 		w.rows("completed|Reverted|"+done.Status.Reward, `SELECT status, outcome_reason, performance_after ->> 'reward' FROM dgm.dgm_archive WHERE improvement_id = $1`, done.Status.ImprovementID)
+	})
+}
+
+// warns waits until a Warning with a reason tells of an improvement.
+func (w *world) warns(object *dgmv1alpha1.ImprovementWorkspace, reason string) string {
+	w.Helper()
+	note := ""
+	w.eventually("an event "+reason+" of "+object.Name, func() error {
+		var list eventsv1.EventList
+		if err := w.List(context.Background(), &list, client.InNamespace(w.namespace)); err != nil {
+			return err
+		}
+		for _, event := range list.Items {
+			if event.Regarding.Name == object.Name && event.Reason == reason {
+				if note = event.Note; event.Type != corev1.EventTypeWarning {
+					return errorf("it is %s", event.Type)
+				}
+				return nil
+			}
+		}
+		return errorf("there is none among %d", len(list.Items))
+	})
+	return note
+}
+
+func keeps(by, token string) client.Patch {
+	return client.RawPatch("application/merge-patch+json", fmt.Appendf(nil,
+		`{"metadata":{"annotations":{"dgm.acgs.io/keep":%q,"dgm.acgs.io/keep-reason":"it is the season","dgm.acgs.io/kept-by":%q}}}`, token, by))
+}
+
+// briefly makes what has no data held after some seconds.
+func briefly(object *dgmv1alpha1.ImprovementWorkspace) {
+	object.Spec.Observe = &dgmv1alpha1.Observe{Window: "2s", Warmup: "0s", Interval: "1s", Deadline: "0s", WatchAfterCompletion: "10m"}
+}
+
+func TestWhatIsHeldCanBeKept(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	ctx := context.Background()
+	const row = `SELECT status, outcome_reason, metadata #>> '{kept,keptBy}', metadata #>> '{kept,reason}', metadata #>> '{kept,verdict}', metadata ->> 'reward'
+		FROM dgm.dgm_archive WHERE improvement_id = $1`
+	w.scenario("P8 without data, by who may, under their own name", func(w *world) {
+		held := w.observes("held", nil, briefly)
+		alice, mallory := w.user("alice", approver()), w.user("mallory")
+		w.stalls(held, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+		for _, refused := range []struct {
+			who  client.Client
+			name string
+			says string
+		}{{mallory, "mallory", "user mallory may not approve or keep improvements"}, {mallory, "alice", "may not approve or keep"}, {alice, "bob", "must be your own name, alice"}} {
+			if err := refused.who.Patch(ctx, held.DeepCopy(), keeps(refused.name, "1")); !apierrors.IsForbidden(err) || !contains(err.Error(), refused.says) {
+				w.Errorf("kept in the name of %s: %v, want %q", refused.name, err, refused.says)
+			}
+		}
+		if err := alice.Patch(ctx, held.DeepCopy(), keeps("alice", "1")); err != nil {
+			w.Fatal(err)
+		}
+		done := w.reaches(held, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonKeptByCommand)
+		w.says(message(done), "kept by alice (it is the season) in spite of the verdict NoData: p99-latency NoData")
+		if kept := done.Status.Kept; kept == nil || kept.KeptBy != "alice" || kept.Verdict != dgmv1alpha1.VerdictNoData || done.Status.LastHandled.Keep != "1" {
+			w.Errorf("kept is %+v, handled %+v", kept, done.Status.LastHandled)
+		}
+		if !done.Watching() || conditionOf(done, dgmv1alpha1.ConditionSucceeded).Status != metav1.ConditionTrue || done.Status.Reward != "" || w.data("held")["CACHE_TTL"] != "60" {
+			w.Errorf("watched %t, reward %q, data %v, conditions %+v", done.Watching(), done.Status.Reward, w.data("held"), done.Status.Conditions)
+		}
+		w.rows("completed|KeptByCommand|alice|it is the season|NoData|", row, done.Status.ImprovementID)
+		if mallory.Patch(ctx, held.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"dgm.acgs.io/keep":null}}}`))) != nil {
+			w.Error("who may edit it cannot take the annotation off")
+		}
+	})
+	w.scenario("P5 failed, the reward is that of a Fail", func(w *world) {
+		object := w.observes("failed", changed(1.3), func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Observe.WatchAfterCompletion = "10m"
+			object.Spec.Rollback = &dgmv1alpha1.Rollback{Policy: dgmv1alpha1.RollbackManual}
+		})
+		w.says(message(w.stalls(object, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricRegressed)), "rollback.policy is Manual; to put the state before back", dgmv1alpha1.AnnotationKeptBy)
+		if err := w.user("alice", approver()).Patch(ctx, object.DeepCopy(), keeps("alice", "1")); err != nil {
+			w.Fatal(err)
+		}
+		done := w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonKeptByCommand)
+		if done.Watching() || done.Status.Reward != "0" || w.data("failed")["CACHE_TTL"] != "60" {
+			w.Errorf("watched %t, reward %q, data %v", done.Watching(), done.Status.Reward, w.data("failed"))
+		}
+		w.rows("completed|KeptByCommand|alice|it is the season|Fail|0", row, done.Status.ImprovementID)
+		// It can be rolled back as any other.
+		w.annotate(object, dgmv1alpha1.AnnotationRollback, "1")
+		w.reaches(object, dgmv1alpha1.PhaseRolledBack, "")
+	})
+	w.scenario("P5 inconclusive, the reward is what was measured", func(w *world) {
+		object := w.observes("inconclusive", changed(1.05))
+		w.stalls(object, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+		if err := w.user("alice", approver()).Patch(ctx, object.DeepCopy(), keeps("alice", "1")); err != nil {
+			w.Fatal(err)
+		}
+		done := w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonKeptByCommand)
+		if reward, err := strconv.ParseFloat(done.Status.Reward, 64); err != nil || reward < 0.46 || reward > 0.49 {
+			w.Errorf("reward %q, want that of 5 %% worse, 0.475", done.Status.Reward)
+		}
+	})
+	w.scenario("what is not held, and a trial, are not kept", func(w *world) {
+		alice := w.user("alice", approver())
+		trial := w.observes("trial", nil, briefly, func(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.OnSuccess = dgmv1alpha1.OnSuccessRevert })
+		w.reaches(trial, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonObserving)
+		if err := alice.Patch(ctx, trial.DeepCopy(), keeps("alice", "early")); err != nil {
+			w.Fatal(err)
+		}
+		w.says(w.warns(trial, dgmv1alpha1.ReasonKeepRefused), "still compared")
+		w.stalls(trial, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+		if err := alice.Patch(ctx, trial.DeepCopy(), keeps("alice", "late")); err != nil {
+			w.Fatal(err)
+		}
+		w.eventually("the command is handled", func() error {
+			if token := w.refresh(trial).Status.LastHandled.Keep; token != "late" {
+				return errorf("handled is %q", token)
+			}
+			return nil
+		})
+		w.stalls(trial, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
 	})
 }
 
