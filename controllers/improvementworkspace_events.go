@@ -20,6 +20,7 @@ func (s *step) announce(ctx context.Context) {
 	// What led there comes first.
 	s.announceTests()
 	s.announceJudgement()
+	s.announceApproval()
 	was, is := lifecycle.CurrentStanding(s.before), lifecycle.CurrentStanding(s.w)
 	if (is.Phase != was.Phase || is.Reason != was.Reason) && !s.createdSuspended() {
 		s.Recorder.Eventf(s.w, nil, s.eventType(is), is.Reason, string(is.Phase), "%s", cutMessage(is.Message))

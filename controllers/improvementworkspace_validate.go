@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 
+	corev1 "k8s.io/api/core/v1"
+
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore"
@@ -103,6 +105,13 @@ func (s *step) approve(ctx context.Context, plan snapshot.Plan, by string) (life
 	}
 	s.w.Status.ActiveSince = s.now()
 	return s.proceed(ctx, plan)
+}
+
+// announceApproval tells who agreed to which plan, once.
+func (s *step) announceApproval() {
+	if agreed := s.w.Status.Approval; agreed != nil && s.before.Status.Approval == nil {
+		s.Recorder.Eventf(s.w, nil, corev1.EventTypeNormal, dgmv1alpha1.ReasonApproved, "Approve", "%s has approved the plan %s", agreed.ApprovedBy, agreed.PlanDigest)
+	}
 }
 
 // closeReview notes that nobody is asked any more, when an attempt has ended without

@@ -95,6 +95,7 @@ const (
 	ReasonRollingBack = "RollingBack"
 	ReasonRetrying    = "Retrying"
 	ReasonJudged      = "Judged"
+	ReasonApproved    = "Approved"
 	ReasonBaseline    = "MeasuringBaseline"
 
 	// Ends.

@@ -14,11 +14,13 @@ import (
 	"path/filepath"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -34,7 +36,7 @@ func newShop(t *testing.T, without ...client.Object) (namespace string) {
 	create(t, ns)
 	t.Cleanup(func() { _ = stack.client.Delete(context.Background(), ns) })
 	for _, file := range []string{"checkout.yaml", "improver.yaml"} {
-		for _, object := range manifests(t, file, ns.Name) {
+		for _, object := range manifests(t, "examples/shop/"+file, ns.Name) {
 			if !contains(without, object) {
 				create(t, object)
 			}
@@ -62,14 +64,16 @@ func optIn(namespace string) *rbacv1.RoleBinding {
 	}
 }
 
-// manifests reads a file of examples/shop for another namespace.
+// manifests reads a file of the repository that is for namespace shop, for another one.
 func manifests(t *testing.T, file, namespace string) []*unstructured.Unstructured {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(repository, "examples", "shop", file))
+	content, err := os.ReadFile(filepath.Join(repository, file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	content = bytes.ReplaceAll(content, []byte("namespace: shop"), []byte("namespace: "+namespace))
+	for _, written := range []string{"namespace: %s", `namespace="%s"`} {
+		content = bytes.ReplaceAll(content, fmt.Appendf(nil, written, "shop"), fmt.Appendf(nil, written, namespace))
+	}
 	var objects []*unstructured.Unstructured
 	for decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(content), 4096); ; {
 		object := &unstructured.Unstructured{}
@@ -80,6 +84,36 @@ func manifests(t *testing.T, file, namespace string) []*unstructured.Unstructure
 		}
 		objects = append(objects, object)
 	}
+}
+
+// sample is the one improvement of a file of the repository, for another namespace.
+func sample(t *testing.T, file, namespace string) *dgmv1alpha1.ImprovementWorkspace {
+	t.Helper()
+	w := &dgmv1alpha1.ImprovementWorkspace{}
+	for _, object := range manifests(t, file, namespace) {
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(object.Object, w, true); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+	return w
+}
+
+// customers put the shop under load, and wait until its service answers.
+func customers(t *testing.T, namespace string) {
+	t.Helper()
+	for _, object := range manifests(t, "examples/shop/load.yaml", namespace) {
+		create(t, object)
+	}
+	eventually(t, "the customers", func(ctx context.Context) error {
+		d := &appsv1.Deployment{}
+		if err := stack.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "customers"}, d); err != nil {
+			return err
+		}
+		if d.Status.AvailableReplicas != 1 {
+			return fmt.Errorf("%d available", d.Status.AvailableReplicas)
+		}
+		return nil
+	})
 }
 
 func create(t *testing.T, object client.Object) {

@@ -6,6 +6,8 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,7 +17,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -34,15 +38,39 @@ const (
 // stack is the running product.
 var stack struct {
 	local  string // DGM_LOCAL
-	client client.Client
+	path   string // PATH with kubectl
+	client client.WithWatch
 }
 
 func TestMain(m *testing.M) {
-	if err := connect(); err != nil {
+	code, err := run(m)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	os.Exit(code)
+}
+
+// run lets more improvements be active at once than a cluster does by default: the tests share one.
+func run(m *testing.M) (code int, err error) {
+	if err := connect(); err != nil {
+		return 0, err
+	}
+	limit := &dgmv1alpha1.SystemConfiguration{
+		TypeMeta:   metav1.TypeMeta{APIVersion: dgmv1alpha1.GroupVersion.String(), Kind: "SystemConfiguration"},
+		ObjectMeta: metav1.ObjectMeta{Name: "max-concurrent-improvements"},
+		Spec:       dgmv1alpha1.SystemConfigurationSpec{Key: "max_concurrent_improvements", Value: new("50")},
+	}
+	apply, err := json.Marshal(limit)
+	if err != nil {
+		return 0, err
+	}
+	owner := []client.PatchOption{client.FieldOwner("e2e"), client.ForceOwnership}
+	if err := stack.client.Patch(context.Background(), limit, client.RawPatch(types.ApplyYAMLPatchType, apply), owner...); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, client.IgnoreNotFound(stack.client.Delete(context.Background(), limit))) }()
+	return m.Run(), nil
 }
 
 func connect() error {
@@ -63,9 +91,19 @@ func connect() error {
 		return err
 	}
 	stack.local = local
-	stack.client, err = client.New(config, client.Options{Scheme: scheme})
+	stack.client, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
 	if err != nil {
 		return err
+	}
+	stack.path = os.Getenv("PATH")
+	if kind, err := os.ReadFile(filepath.Join(local, "kind")); err != nil {
+		return err
+	} else if strings.TrimSpace(string(kind)) == "onenode" {
+		built, err := exec.CommandContext(context.Background(), filepath.Join(repository, "hack", "onenode", "build.sh")).Output()
+		if err != nil {
+			return fmt.Errorf("hack/onenode/build.sh: %w", err)
+		}
+		stack.path = strings.TrimSpace(string(built)) + string(os.PathListSeparator) + stack.path
 	}
 	return script("stack.sh", "load", "./examples/checkout", "shop/checkout:1")
 }
