@@ -52,6 +52,32 @@ func TestP3_OperatorKilledAtAnyMomentLosesNothing(t *testing.T) {
 	}
 }
 
+// The operator is killed while a test runs in the sandbox, and while the new pods
+// are awaited: nothing is done twice, and no sandbox is left.
+func TestP2_OperatorKilledWhileOthersWorkForIt(t *testing.T) {
+	ns := newShop(t)
+	w := testedImprovement(t, ns, "cache", "60", smokeTest(t, "smoke"))
+	w.Spec.Rollout = &dgmv1alpha1.Rollout{Restart: []dgmv1alpha1.WorkloadReference{{Kind: "Deployment", Name: "checkout"}}}
+	create(t, w)
+	for _, reason := range []string{dgmv1alpha1.ReasonTesting, dgmv1alpha1.ReasonRollingOut} {
+		expectStatus(t, w, func() error {
+			c := meta.FindStatusCondition(w.Status.Conditions, dgmv1alpha1.ConditionReconciling)
+			if c == nil || c.Reason != reason || len(w.Status.Tests) == 0 {
+				return fmt.Errorf("phase %s; want %s", w.Status.Phase, reason)
+			}
+			return nil
+		})
+		killOperator(t)
+	}
+	expectFinished(t, w, dgmv1alpha1.PhaseCompleted)
+	expectRow(t, []string{"Passed", "1"}, `SELECT test_results #>> '{tests,smoke,outcome}', test_results #>> '{tests,smoke,tries}' FROM dgm.improvement_workspaces WHERE improvement_id = $1`, w.Status.ImprovementID)
+	expectNoSandbox(t, w)
+	d := &appsv1.Deployment{}
+	if err := stack.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "checkout"}, d); err != nil || d.Generation != 2 {
+		t.Errorf("the Deployment was written %d times (%v); want once", d.Generation-1, err)
+	}
+}
+
 func TestP3_DeletionWhileTheOperatorIsAwayBecomesATombstone(t *testing.T) {
 	ns := newShop(t)
 	w := cacheImprovement(ns, "cache", "60")

@@ -142,19 +142,24 @@ func TestCreatorIsRecorded(t *testing.T) {
 	expectRow(t, []string{"admin"}, `SELECT created_by FROM dgm.dgm_archive WHERE improvement_id = $1`, w.Status.ImprovementID)
 }
 
-func TestDryRunTouchesNothing(t *testing.T) {
+func TestDryRunShowsEverythingAndTouchesNothing(t *testing.T) {
 	t.Parallel()
 	ns := newShop(t)
 	before := checkoutConfig(t, ns)
-	w := cacheImprovement(ns, "cache", "60")
+	w := sample(t, "config/samples/improvementworkspace.yaml", ns)
 	w.Spec.Mode = dgmv1alpha1.ModeDryRun
 	create(t, w)
-	expectPhase(t, w, dgmv1alpha1.PhaseCompleted)
-	if !strings.Contains(w.Status.Diff, "60") {
-		t.Errorf("the diff does not show the change: %q", w.Status.Diff)
+	expectFinished(t, w, dgmv1alpha1.PhaseCompleted)
+	c := meta.FindStatusCondition(w.Status.Conditions, dgmv1alpha1.ConditionReady)
+	for _, part := range []string{`data.CACHE_TTL: "5" → "60"`, "constitution score 1 (exemplary)", "ttl-bounded: Holds", "answers-from-cache: NotEvaluated"} {
+		if c.Reason != dgmv1alpha1.ReasonDryRun || !strings.Contains(c.Message+w.Status.Diff, part) {
+			t.Errorf("%s: %s, which does not say %q", c.Reason, c.Message, part)
+		}
 	}
-	if after := checkoutConfig(t, ns); after.ResourceVersion != before.ResourceVersion {
-		t.Errorf("a dry run wrote the ConfigMap: %v", after.Data)
+	expectRow(t, []string{"improvement_dry_run", "completed", "60"}, `SELECT l.operation_type, w.validation_results #>> '{wouldWrite,dgm_archive,status}', substring(w.validation_results #>> '{wouldWrite,improvement_workspaces,rollback_plan,diff}' FROM 'CACHE_TTL: "5" → "(60)"')
+		FROM dgm.improvement_workspaces w JOIN dgm.constitutional_compliance_logs l USING (improvement_id) WHERE improvement_id = $1`, w.Status.ImprovementID)
+	if after := checkoutConfig(t, ns); after.ResourceVersion != before.ResourceVersion || w.Status.Sandbox != nil {
+		t.Errorf("a dry run wrote the ConfigMap, or made a sandbox: %v, %+v", after.Data, w.Status.Sandbox)
 	}
 }
 

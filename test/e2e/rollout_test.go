@@ -70,7 +70,7 @@ func TestP2_ABrokenChangeIsPutBackAndServesAllTheTime(t *testing.T) {
 	w := deploymentImprovement(ns, "broken", `spec: {template: {spec: {containers: [{name: checkout, args: [-no-such-flag]}]}}}`)
 	w.Spec.Rollout.Timeout = "5m"
 	create(t, w)
-	expectPhase(t, w, dgmv1alpha1.PhaseRolledBack)
+	expectFinished(t, w, dgmv1alpha1.PhaseRolledBack)
 	for _, part := range []string{dgmv1alpha1.ReasonRolloutFailed, "container checkout: CrashLoopBackOff", "exit code 2"} {
 		if !strings.Contains(w.Status.RollbackReason, part) {
 			t.Errorf("rolled back since %q, which does not say %q", w.Status.RollbackReason, part)

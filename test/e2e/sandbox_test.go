@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -43,7 +45,8 @@ func testedImprovement(t *testing.T, namespace, name, ttl string, tests ...dgmv1
 	return w
 }
 
-// smokeTest measures the copy; the arguments say what it may take.
+// smokeTest measures the copy; the arguments, of which the last of a kind counts,
+// say how and what it may take.
 func smokeTest(t *testing.T, name string, args ...string) dgmv1alpha1.Test {
 	t.Helper()
 	container := map[string]any{
@@ -145,7 +148,7 @@ func TestSandboxFailingTestLeavesTheLiveServiceAlone(t *testing.T) {
 	ns := newShop(t)
 	w := testedImprovement(t, ns, "no-cache", "0", smokeTest(t, "quick", "-max-p50", "1ms"), smokeTest(t, "never"))
 	create(t, w)
-	expectPhase(t, w, dgmv1alpha1.PhaseFailed)
+	expectFinished(t, w, dgmv1alpha1.PhaseFailed)
 	expectRow(t, []string{"Failed", "1", "true", "0", "true"}, testRow, w.Status.ImprovementID, "quick")
 	expectRow(t, []string{"quick"}, `SELECT string_agg(key, ',') FROM dgm.improvement_workspaces, jsonb_object_keys(test_results->'tests') key WHERE improvement_id = $1`, w.Status.ImprovementID)
 	expectNoSandbox(t, w)
@@ -158,4 +161,45 @@ func TestSandboxFailingTestLeavesTheLiveServiceAlone(t *testing.T) {
 		t.Errorf("CACHE_TTL is %q after a failed test; want 5", ttl)
 	}
 	expectServed(t, ns, "5")
+}
+
+func TestSandboxEndsATestInTime(t *testing.T) {
+	t.Parallel()
+	ns := newShop(t)
+	endless := smokeTest(t, "endless", "-duration", "10m")
+	endless.Timeout = "2s"
+	w := testedImprovement(t, ns, "cache", "60", endless)
+	create(t, w)
+	expectFinished(t, w, dgmv1alpha1.PhaseFailed)
+	if c := meta.FindStatusCondition(w.Status.Conditions, dgmv1alpha1.ConditionStalled); c.Reason != dgmv1alpha1.ReasonTestsFailed || !strings.Contains(c.Message, "test endless: TimedOut: it did not end within 2s") {
+		t.Errorf("Stalled says %s: %s", c.Reason, c.Message)
+	}
+	expectNoSandbox(t, w)
+	expectServed(t, ns, "5")
+}
+
+// Whoever deletes a namespace need not know what is tried for it elsewhere.
+func TestSandboxGoesWithItsNamespace(t *testing.T) {
+	t.Parallel()
+	ns := newShop(t)
+	w := testedImprovement(t, ns, "cache", "60", smokeTest(t, "endless", "-duration", "10m"))
+	create(t, w)
+	expectStatus(t, w, func() error {
+		if len(w.Status.Tests) == 0 {
+			return fmt.Errorf("phase %s: no test runs yet", w.Status.Phase)
+		}
+		return nil
+	})
+	if err := stack.client.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both namespaces go", func(ctx context.Context) error {
+		for _, name := range []string{ns, w.Status.Sandbox.Namespace} {
+			if err := stack.client.Get(ctx, client.ObjectKey{Name: name}, &corev1.Namespace{}); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("%s is there: %w", name, err)
+			}
+		}
+		return nil
+	})
+	expectRows(t, w, "failed", "failed", "true")
 }

@@ -69,7 +69,9 @@ func run(m *testing.M) (code int, err error) {
 	if err := stack.client.Patch(context.Background(), limit, client.RawPatch(types.ApplyYAMLPatchType, apply), owner...); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, client.IgnoreNotFound(stack.client.Delete(context.Background(), limit))) }()
+	defer func() {
+		err = errors.Join(err, client.IgnoreNotFound(stack.client.Delete(context.Background(), limit)))
+	}()
 	return m.Run(), nil
 }
 
