@@ -20,6 +20,7 @@ clean_up() { hack/stack.sh down && rm -rf "$DGM_LOCAL"; }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 hack/stack.sh up
-go test -count=1 -timeout 30m -tags e2e "$@" ./test/e2e/... || { failed+=" test/e2e"; clean_up() { hack/stack.sh down; echo "its logs: $DGM_LOCAL/logs" >&2; }; }
+# They wait more than they work.
+go test -count=1 -timeout 30m -parallel 8 -tags e2e "$@" ./test/e2e/... || { failed+=" test/e2e"; clean_up() { hack/stack.sh down; echo "its logs: $DGM_LOCAL/logs" >&2; }; }
 [ -z "$failed" ] || { echo "tests failed in:$failed" >&2; exit 1; }
 echo "all tests passed"

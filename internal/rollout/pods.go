@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -34,6 +35,32 @@ func newPodTrouble(pods []corev1.Pod, since time.Time) string {
 		}
 	}
 	return ""
+}
+
+// stuckPod says which pod a StatefulSet waits for that it will not replace: unless
+// it manages its pods in parallel, it replaces none while an older one is not
+// ready (kubernetes/kubernetes#67250). Nobody but a person may delete one.
+func stuckPod(set *unstructured.Unstructured, pods []corev1.Pod) string {
+	policy, _, _ := unstructured.NestedString(set.Object, "spec", "podManagementPolicy")
+	revision, _, _ := unstructured.NestedString(set.Object, "status", "updateRevision")
+	if policy == string(appsv1.ParallelPodManagement) || revision == "" {
+		return ""
+	}
+	for i := range pods {
+		pod := &pods[i]
+		owner := metav1.GetControllerOf(pod)
+		if owner == nil || owner.UID != set.GetUID() || pod.Labels[appsv1.ControllerRevisionHashLabelKey] == revision || pod.DeletionTimestamp != nil || ready(pod) {
+			continue
+		}
+		return fmt.Sprintf("pod %s is not ready, and a StatefulSet does not replace such a pod by itself: kubectl delete pod %s --namespace=%s", pod.Name, pod.Name, set.GetNamespace())
+	}
+	return ""
+}
+
+func ready(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 // maxDetail bounds, in bytes, what the kubelet says of a container.

@@ -71,6 +71,11 @@ func Evaluate(w Workload) (Health, error) {
 	if trouble := newPodTrouble(w.Pods, w.ChangedAt); trouble != "" {
 		return Health{State: Failed, Message: trouble}, nil
 	}
+	if w.Object.GetKind() == "StatefulSet" {
+		if stuck := stuckPod(w.Object, w.Pods); stuck != "" {
+			health.Message = stuck
+		}
+	}
 	return health, nil
 }
 

@@ -43,6 +43,7 @@ func workload(t *testing.T, kind, fields string) *unstructured.Unstructured {
 func TestEvaluate(t *testing.T) {
 	changedAt := time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC)
 	const seen = "observedGeneration: 2, "
+	const halfWay = "metadata: {namespace: shop, uid: u}\nstatus: {" + seen + "replicas: 1, updatedReplicas: 0, currentRevision: a, updateRevision: b}"
 	for _, test := range []struct {
 		name      string
 		kind      string
@@ -95,6 +96,10 @@ func TestEvaluate(t *testing.T) {
 		{"a pod of an unchanged workload crashes", "Deployment", "status: {" + seen + "replicas: 1, updatedReplicas: 1, availableReplicas: 0}", true, []corev1.Pod{crashing(changedAt)}, rollout.Progressing, "available"},
 		{"an image is missing", "Deployment", "status: {" + seen + "replicas: 2, updatedReplicas: 1, availableReplicas: 1}", false, []corev1.Pod{waiting(changedAt, "ImagePullBackOff", "Back-off pulling image shop:9")}, rollout.Failed, "ImagePullBackOff (Back-off pulling image shop:9)"},
 		{"a pod starts", "Deployment", "status: {" + seen + "replicas: 2, updatedReplicas: 1, availableReplicas: 1}", false, []corev1.Pod{waiting(changedAt, "ContainerCreating", "")}, rollout.Progressing, "state before"},
+		{"an older pod is in the way", "StatefulSet", halfWay, false, []corev1.Pod{ofRevision("a", crashing(changedAt.Add(-time.Hour)))}, rollout.Progressing, "does not replace such a pod by itself: kubectl delete pod shop-1 --namespace=shop"},
+		{"an older pod goes", "StatefulSet", halfWay, false, []corev1.Pod{ending(ofRevision("a", crashing(changedAt.Add(-time.Hour))))}, rollout.Progressing, "new pods"},
+		{"an older pod, in parallel", "StatefulSet", "spec: {podManagementPolicy: Parallel}\n" + halfWay, false, []corev1.Pod{ofRevision("a", crashing(changedAt.Add(-time.Hour)))}, rollout.Progressing, "new pods"},
+		{"a new pod starts", "StatefulSet", halfWay, false, []corev1.Pod{ofRevision("b", waiting(changedAt, "ContainerCreating", ""))}, rollout.Progressing, "new pods"},
 		{"it crashed and has recovered", "Deployment", "status: {" + seen + "replicas: 1, updatedReplicas: 1, availableReplicas: 1}", false, []corev1.Pod{crashing(changedAt)}, rollout.Healthy, ""},
 	} {
 		t.Run(test.kind+": "+test.name, func(t *testing.T) {
@@ -155,6 +160,13 @@ func waiting(created time.Time, reason, message string) corev1.Pod {
 func crashing(created time.Time) corev1.Pod {
 	pod := waiting(created, "CrashLoopBackOff", "back-off 10s restarting failed container")
 	pod.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 3, Reason: "Error"}
+	return pod
+}
+
+// ofRevision is a pod of the StatefulSet with uid u.
+func ofRevision(revision string, pod corev1.Pod) corev1.Pod {
+	pod.Labels = map[string]string{"controller-revision-hash": revision}
+	pod.OwnerReferences = []metav1.OwnerReference{{Kind: "StatefulSet", UID: "u", Controller: new(true)}}
 	return pod
 }
 

@@ -8,12 +8,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -70,6 +72,39 @@ func TestP2_StatefulSetAndDaemonSetAreTriedRestartedAndPutBack(t *testing.T) {
 		}
 	}
 	expectNoSandbox(t, w)
+}
+
+// A StatefulSet does not replace a broken pod, not even by what worked before: the
+// improvement says what to type, deletes nothing itself, and ends when that is done.
+func TestP2_ABrokenStatefulSetIsPutBackWithTheHelpOfAPerson(t *testing.T) {
+	t.Parallel()
+	ns := newWorkloads(t)
+	w := cacheImprovement(ns, "broken", "60")
+	stock := dgmv1alpha1.ObjectReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "stock"}
+	w.Spec.Target.Ref, w.Spec.Rollout = stock, &dgmv1alpha1.Rollout{Timeout: "20s"}
+	w.Spec.Changes = []dgmv1alpha1.Change{{
+		Name: "args", Type: dgmv1alpha1.PatchStrategicMerge, TargetRef: stock,
+		Patch: `spec: {template: {spec: {containers: [{name: checkout, args: [-no-such-flag]}]}}}`,
+	}}
+	create(t, w)
+	command := ""
+	expectStatus(t, w, func() error {
+		c := meta.FindStatusCondition(w.Status.Conditions, dgmv1alpha1.ConditionStalled)
+		if w.Status.Phase != dgmv1alpha1.PhaseRollingBack || c == nil || c.Reason != dgmv1alpha1.ReasonRollbackUnhealthy {
+			return fmt.Errorf("phase %s; want RollingBack, RollbackUnhealthy", w.Status.Phase)
+		}
+		command = regexp.MustCompile(`kubectl delete pod .*`).FindString(c.Message)
+		return nil
+	})
+	if !strings.Contains(w.Status.RollbackReason, "pod stock-0, container checkout: CrashLoopBackOff") {
+		t.Errorf("rolled back since %q", w.Status.RollbackReason)
+	}
+	if want := "kubectl delete pod stock-0 --namespace=" + ns; command != want {
+		t.Fatalf("the command is %q; want %q", command, want)
+	}
+	administrator().types(t, command)
+	expectFinished(t, w, dgmv1alpha1.PhaseRolledBack)
+	podsOf(t, ns)
 }
 
 // newWorkloads is a shop with a StatefulSet, a DaemonSet and storage for the
