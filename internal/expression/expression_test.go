@@ -83,13 +83,15 @@ func TestHolds(t *testing.T) {
 func TestCompileRefuses(t *testing.T) {
 	l := language(t)
 	for source, want := range map[string]string{
-		`after.cache.data.CACHE_TTL <`:  "Syntax error",
-		`afer.cache == 1`:               "undeclared reference to 'afer'",
-		`"yes"`:                         "must be true or false",
-		`spec.description.size(`:        "Syntax error",
-		`spec.description.matches("(")`: "invalid matches argument",
-		`"a".replace("a", "b") == "b"`:  "replace is not offered",
-		`[1].all(a, [1].all(b, [1].all(c, [1].all(d, true))))`:         "nesting limit",
+		`after.cache.data.CACHE_TTL <`:                         "Syntax error",
+		`afer.cache == 1`:                                      "undeclared reference to 'afer'",
+		`"yes"`:                                                "must be true or false",
+		`spec.description.size(`:                               "Syntax error",
+		`spec.description.matches("(")`:                        "invalid matches argument",
+		`"a".replace("a", "b") == "b"`:                         "replace is not offered",
+		`"ab".indexOf("b") == 1`:                               "indexOf is not offered",
+		`"ab".lastIndexOf("b", 1) == 1`:                        "lastIndexOf is not offered",
+		`[1].all(a, [1].all(b, [1].all(c, [1].all(d, true))))`: "nesting limit",
 		`authorizer.group("").resource("pods").check("get").allowed()`: "undeclared reference",
 	} {
 		if _, err := l.Compile(source); err == nil || !strings.Contains(err.Error(), want) {
@@ -161,6 +163,13 @@ func TestP7_BombsEndAtTheLimit(t *testing.T) {
 		"a long quantity":       `quantity(target.zeros + "1").isGreaterThan(quantity("1"))`,
 		"a duration of a text":  `target.many.all(a, duration(target.zeros + "1s") == duration("1s"))`,
 		"a large number":        `int(target.zeros) == 1 && double(target.zeros) == 1.0 && false`,
+		"a macro that doubles":  `optional.of(target)` + strings.Repeat(`.optMap(a, a)`, 100) + `.hasValue()`,
+		"another one":           `optional.of(target)` + strings.Repeat(`.optFlatMap(a, optional.of(a))`, 100) + `.hasValue()`,
+		"a text in a text":      `(target.zeros + target.zeros).indexOf(target.zeros + "1") == 0`,
+		"and from its end":      `(target.zeros + target.zeros).lastIndexOf("1" + target.zeros) == 0`,
+		"bytes that double":     `[bytes(target.zeros)].all(a, [a+a+a+a+a+a+a+a].all(b, [b+b+b+b+b+b+b+b].all(c, (c+c+c+c+c+c+c+c).size() > 0)))`,
+		"optional lists":        `target.many.all(a, optional.of(target.many) == optional.of(target.many))`,
+		"pieces that are kept":  `[target.zeros.split(""), target.zeros.split(""), target.zeros.split("")].size() == 3`,
 		"deeply nested":         strings.Repeat("(", 200) + "true" + strings.Repeat(")", 200) + ` && target.many.all(a, target.many.all(b, true))`,
 	} {
 		t.Run(name, func(t *testing.T) {

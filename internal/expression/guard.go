@@ -29,8 +29,13 @@ const (
 	matchStepsPerStep = 50
 )
 
-// refusedFunctions make out of two short texts one that fills the memory.
-var refusedFunctions = map[string]string{"replace": "compare with contains, startsWith, endsWith or matches instead"}
+// refusedFunctions make out of two short texts one that fills the memory, or look
+// for a text at every place of another, letter by letter.
+var refusedFunctions = map[string]string{
+	"replace":     "compare with contains, startsWith, endsWith or matches instead",
+	"indexOf":     "take contains, matches or split instead",
+	"lastIndexOf": "take contains, matches or split instead",
+}
 
 func refuseFunctions(tree celast.NavigableExpr) error {
 	for name, instead := range refusedFunctions {
@@ -123,8 +128,12 @@ func equal(m *meter, args []ref.Val) ref.Val {
 
 // payForComparing pays for going through all that is in v.
 func (m *meter) payForComparing(v ref.Val) {
-	m.spend(1)
+	m.charge(v)
 	switch typed := v.(type) {
+	case *types.Optional:
+		if typed.HasValue() {
+			m.payForComparing(typed.GetValue())
+		}
 	case traits.Lister:
 		for it := typed.Iterator(); it.HasNext() == types.True; {
 			m.payForComparing(it.Next())

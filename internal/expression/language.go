@@ -51,6 +51,9 @@ func New(limit uint64) (*Language, error) {
 	options := []cel.EnvOption{
 		cel.StdLib(),
 		cel.OptionalTypes(cel.OptionalTypesVersion(0)),
+		// Without optMap and optFlatMap: each writes its operand out twice, so that
+		// sixteen in a row are 65,536 before anything could be counted.
+		cel.ClearMacros(), cel.Macros(cel.StandardMacros...),
 		ext.Strings(ext.StringsVersion(0)),
 		library.Quantity(),
 		cel.CrossTypeNumericComparisons(true),

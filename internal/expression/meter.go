@@ -5,6 +5,7 @@ package expression
 import (
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
 	"github.com/google/cel-go/interpreter"
 )
 
@@ -22,11 +23,14 @@ type meter struct {
 }
 
 func (m *meter) charge(value ref.Val) {
-	if text, ok := value.(types.String); ok {
-		m.spend(1 + uint64(len(text)/bytesPerStep)) //nolint:gosec // a length
-		return
+	length := 0
+	switch typed := value.(type) {
+	case types.String:
+		length = len(typed)
+	case types.Bytes:
+		length = len(typed)
 	}
-	m.spend(1)
+	m.spend(1 + uint64(length/bytesPerStep)) //nolint:gosec // a length
 }
 
 func (m *meter) spend(steps uint64) {
@@ -49,7 +53,13 @@ type meteredCall struct{ interpreter.InterpretableCall }
 
 func (c meteredCall) Exec(frame *interpreter.ExecutionFrame) ref.Val {
 	value := c.InterpretableCall.Exec(frame)
-	meterOf(frame).charge(value)
+	m := meterOf(frame)
+	m.charge(value)
+	if list, ok := value.(traits.Lister); ok { // that it was made of: split
+		if size, ok := list.Size().(types.Int); ok {
+			m.spend(uint64(size)) //nolint:gosec // a length
+		}
+	}
 	return value
 }
 

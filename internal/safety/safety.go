@@ -82,7 +82,7 @@ func Evaluate(ctx context.Context, spec *dgmv1alpha1.ImprovementWorkspaceSpec, f
 			continue
 		}
 		holds, cost := false, uint64(0)
-		if err == nil {
+		if err == nil && spent <= costInAll {
 			holds, cost, err = compiled.Holds(ctx, facts)
 		}
 		if spent += cost; err == nil && spent > costInAll {
