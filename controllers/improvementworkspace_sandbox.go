@@ -38,26 +38,38 @@ const (
 	maxLeftOut     = 512
 )
 
-// reviewRightToRun asks whether the account may run Jobs in its own namespace:
-// in a sandbox nothing runs for it that it could not run itself (P8).
+// reviewRightToRun asks whether the account may run Jobs in its own namespace, and
+// open ways out of it if the sandbox has some: in a sandbox nothing runs for it that
+// it could not run itself, and nothing reaches further (P8).
 func (s *step) reviewRightToRun(ctx context.Context) error {
-	account := s.w.Spec.ServiceAccountName
+	if err := s.reviewRightToCreate(ctx, "batch", "Jobs", "so nothing runs for it in a sandbox"); err != nil {
+		return err
+	}
+	if len(s.w.Spec.Sandbox.Egress) == 0 {
+		return nil
+	}
+	return s.reviewRightToCreate(ctx, "networking.k8s.io", "NetworkPolicies", "so no sandbox of it reaches what spec.sandbox.egress names")
+}
+
+// reviewRightToCreate asks whether the account may create objects in its own namespace.
+func (s *step) reviewRightToCreate(ctx context.Context, group, objects, consequence string) error {
+	account, resource := s.w.Spec.ServiceAccountName, strings.ToLower(objects)
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 		User:   fmt.Sprintf("system:serviceaccount:%s:%s", s.w.Namespace, account),
 		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + s.w.Namespace, "system:authenticated"},
 		ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Namespace: s.w.Namespace, Verb: "create", Group: "batch", Resource: "jobs",
+			Namespace: s.w.Namespace, Verb: "create", Group: group, Resource: resource,
 		},
 	}}
 	if err := s.Client.Create(ctx, review); err != nil {
-		return fmt.Errorf("review the right of ServiceAccount %s to create Jobs: %w", account, err)
+		return fmt.Errorf("review the right of ServiceAccount %s to create %s: %w", account, resource, err)
 	}
 	if review.Status.Allowed {
 		return nil
 	}
 	return &pause{reason: dgmv1alpha1.ReasonForbidden, recheck: recheckRights, message: fmt.Sprintf(
-		"ServiceAccount %s may not create Jobs in namespace %s, so nothing runs for it in a sandbox: grant it by a Role there with the verb create on jobs in the group batch",
-		account, s.w.Namespace)}
+		"ServiceAccount %s may not create %s in namespace %s, %s: grant it by a Role there with the verb create on %s in the group %s",
+		account, objects, s.w.Namespace, consequence, resource, group)}
 }
 
 // ensureSandbox makes the sandbox if it is not complete, and names what it waits
@@ -150,7 +162,7 @@ func (s *step) designSandbox(ctx context.Context, plan snapshot.Plan) (*sandbox.
 	}
 	operatorNamespace, operatorAccount, _ := strings.Cut(s.Operator, ":")
 	source := sandbox.Source{
-		Improvement: s.w, NamespaceLabels: home.Labels, Plan: plan,
+		Improvement: s.w, NamespaceLabels: home.Labels, NamespaceAnnotations: home.Annotations, Plan: plan,
 		OperatorNamespace: operatorNamespace, OperatorAccount: operatorAccount,
 	}
 	var others []dgmv1alpha1.ObjectReference

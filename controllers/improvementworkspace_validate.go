@@ -18,6 +18,9 @@ import (
 // checkDeclared ends an improvement that could not pass the gates whatever its
 // plan is, before anything runs.
 func (s *step) checkDeclared() error {
+	if ref := s.w.Spec.Target.Ref; ref.APIVersion == "v1" && ref.Kind == "Secret" { // made before the CRD refused it
+		return fail(dgmv1alpha1.ReasonChangeRefused, "a Secret cannot be the target: name the workload that uses it in spec.target.ref")
+	}
 	if err := safety.Compile(&s.w.Spec); err != nil {
 		return fail(dgmv1alpha1.ReasonSafetyCheckFailed, "%v", err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
+	"github.com/acgs/dgm-operator/internal/sandbox"
 )
 
 // mayHaveSandbox reports whether a sandbox of this name is still needed.
@@ -59,6 +60,9 @@ func (s *step) removeSandbox(ctx context.Context) error {
 }
 
 func deleteSandbox(ctx context.Context, c client.Client, namespace *corev1.Namespace) error {
+	if !strings.HasPrefix(namespace.Name, sandbox.NamePrefix) {
+		return nil // somebody has put the label on a namespace of theirs
+	}
 	err := c.Delete(ctx, namespace, client.Preconditions{UID: &namespace.UID})
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("remove sandbox %s: %w", namespace.Name, err)

@@ -534,6 +534,7 @@ type ImprovementWorkspace struct {
 	// +required
 	// +kubebuilder:validation:XValidation:rule="self.changes.all(a, self.changes.exists_one(b, b.targetRef == a.targetRef))",message="each object may be named by one change only: put what changes in one object into one patch"
 	// +kubebuilder:validation:XValidation:rule="self.changes.all(c, !(c.targetRef.kind == 'Secret' && c.targetRef.apiVersion == 'v1'))",message="Secrets cannot be changed by an improvement: change the reference to the Secret instead"
+	// +kubebuilder:validation:XValidation:rule="!(self.target.ref.kind == 'Secret' && self.target.ref.apiVersion == 'v1')",message="a Secret cannot be the target: what the target holds is kept in the database; name the workload that uses it"
 	// +kubebuilder:validation:XValidation:rule="self.changes.all(c, !c.targetRef.apiVersion.startsWith('dgm.acgs.io/'))",message="the kinds of dgm.acgs.io cannot be changed by an improvement"
 	// +kubebuilder:validation:XValidation:rule="!has(self.tests) || self.tests.size() == 0 || (has(self.sandbox) && self.sandbox.mode == 'Namespace')",message="tests run in a sandbox: set sandbox.mode to Namespace"
 	// +kubebuilder:validation:XValidation:rule="!has(self.metrics) || self.metrics.all(m, !has(m.job) || (has(self.tests) && self.tests.exists(t, t.name == m.job.test)))",message="a metric's job.test must name a test of spec.tests"

@@ -159,7 +159,9 @@ func (d *Design) service(from *corev1.Service) Object {
 		port.NodePort = 0
 		spec.Ports = append(spec.Ports, port)
 	}
-	return &corev1.Service{ObjectMeta: d.copiedMeta(from.ObjectMeta), Spec: spec}
+	copied := &corev1.Service{ObjectMeta: d.copiedMeta(from.ObjectMeta), Spec: spec}
+	copied.Annotations = nil // they have names in the DNS and load balancers of the live one made
+	return copied
 }
 
 func (d *Design) deployment(from *appsv1.Deployment) Object {

@@ -4,7 +4,9 @@ package sandbox
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -30,6 +32,13 @@ const (
 	defaultMemoryLimit   = "1Gi"
 )
 
+// Annotations by which admission plugins (PodNodeSelector, PodTolerationRestriction)
+// keep the pods of a namespace to some nodes.
+const (
+	schedulingPrefix = "scheduler.alpha.kubernetes.io/"
+	openShiftNodes   = "openshift.io/node-selector"
+)
+
 const (
 	podSecurityPrefix  = "pod-security.kubernetes.io/"
 	podSecurityEnforce = podSecurityPrefix + "enforce"
@@ -48,12 +57,17 @@ func (d *Design) namespace() *corev1.Namespace {
 	if level := labels[podSecurityEnforce]; level == "" || level == levelPrivileged {
 		labels[podSecurityEnforce] = levelBaseline
 	}
+	annotations := map[string]string{
+		dgmv1alpha1.AnnotationSandboxOf:     w.Namespace + "/" + w.Name,
+		dgmv1alpha1.AnnotationImprovementID: w.Status.ImprovementID,
+	}
+	for key, value := range d.source.NamespaceAnnotations {
+		if strings.HasPrefix(key, schedulingPrefix) || key == openShiftNodes {
+			annotations[key] = value
+		}
+	}
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name: NamespaceName(w.Status.ImprovementID), Labels: labels,
-		Annotations: map[string]string{
-			dgmv1alpha1.AnnotationSandboxOf:     w.Namespace + "/" + w.Name,
-			dgmv1alpha1.AnnotationImprovementID: w.Status.ImprovementID,
-		},
+		Name: NamespaceName(w.Status.ImprovementID), Labels: labels, Annotations: annotations,
 	}}
 }
 
@@ -93,7 +107,9 @@ func (d *Design) allowed() *networkingv1.NetworkPolicy {
 	}
 	if declared := d.source.Improvement.Spec.Sandbox; declared != nil {
 		for _, place := range declared.Egress {
-			egress = append(egress, d.egress(place))
+			if rule, ok := d.egress(place); ok {
+				egress = append(egress, rule)
+			}
 		}
 	}
 	return &networkingv1.NetworkPolicy{ObjectMeta: d.meta("allow-declared"), Spec: networkingv1.NetworkPolicySpec{
@@ -103,7 +119,14 @@ func (d *Design) allowed() *networkingv1.NetworkPolicy {
 	}}
 }
 
-func (d *Design) egress(place dgmv1alpha1.SandboxEgress) networkingv1.NetworkPolicyEgressRule {
+// metadataServices are where clouds hand the credentials of a node to whoever asks
+// from it: AWS, Azure, GCP and others; AWS by IPv6; GCP by IPv6; Alibaba.
+var metadataServices = []netip.Addr{
+	netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd20:ce::254"), netip.MustParseAddr("100.100.100.200"),
+}
+
+// egress is the rule that opens a place; none for one that nothing is left of.
+func (d *Design) egress(place dgmv1alpha1.SandboxEgress) (networkingv1.NetworkPolicyEgressRule, bool) {
 	peer := networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: place.CIDR}}
 	if place.CIDR == "" {
 		labels := map[string]string{}
@@ -113,12 +136,23 @@ func (d *Design) egress(place dgmv1alpha1.SandboxEgress) networkingv1.NetworkPol
 		peer = networkingv1.NetworkPolicyPeer{
 			NamespaceSelector: namespaceNamed(d.source.Improvement.Namespace), PodSelector: &metav1.LabelSelector{MatchLabels: labels},
 		}
+	} else if block, err := netip.ParsePrefix(place.CIDR); err == nil {
+		for _, address := range metadataServices {
+			if !block.Contains(address) {
+				continue
+			}
+			if block.IsSingleIP() {
+				d.leave("egress to %s: clouds hand out credentials there, no sandbox reaches it", place.CIDR)
+				return networkingv1.NetworkPolicyEgressRule{}, false
+			}
+			peer.IPBlock.Except = append(peer.IPBlock.Except, netip.PrefixFrom(address, address.BitLen()).String())
+		}
 	}
 	rule := networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{peer}}
 	for _, port := range place.Ports {
 		rule.Ports = append(rule.Ports, networkingv1.NetworkPolicyPort{Protocol: new(corev1.ProtocolTCP), Port: new(intstr.FromInt32(port))})
 	}
-	return rule
+	return rule, true
 }
 
 func namespaceNamed(name string) *metav1.LabelSelector {

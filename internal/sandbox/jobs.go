@@ -34,7 +34,7 @@ func NewJob(namespace string, test *dgmv1alpha1.Test, try int32) (*batchv1.Job, 
 		return nil, err
 	}
 	pods := &template.Spec.Template
-	withoutRights(&pods.Spec)
+	confine(pods)
 	pods.Spec.RestartPolicy = corev1.RestartPolicyNever
 	pods.Labels = marked(pods.Labels, test.Name)
 	job := &batchv1.Job{
@@ -77,17 +77,30 @@ func jobTemplate(test *dgmv1alpha1.Test) (*batchv1.JobTemplateSpec, error) {
 	if len(pod.Containers) == 0 {
 		return nil, errors.New("jobTemplate has no containers: add spec.template.spec.containers")
 	}
-	for _, volume := range pod.Volumes {
-		if volume.Projected == nil {
-			continue
-		}
-		for _, source := range volume.Projected.Sources {
-			if source.ServiceAccountToken != nil || source.PodCertificate != nil {
-				return nil, fmt.Errorf("jobTemplate asks for a token or a certificate in volume %s: pods of a sandbox get none; remove it", volume.Name)
-			}
+	for i := range pod.Volumes {
+		if err := checkVolume(&pod.Volumes[i]); err != nil {
+			return nil, err
 		}
 	}
 	return template, nil
+}
+
+// checkVolume refuses what a pod of a sandbox does not get, and empties claims.
+func checkVolume(volume *corev1.Volume) error {
+	source := &volume.VolumeSource
+	switch {
+	case !ofSandbox(source):
+		return fmt.Errorf("jobTemplate has the volume %s, which is not of the sandbox: take emptyDir, configMap, downwardAPI, ephemeral, image or a copied persistentVolumeClaim", volume.Name)
+	case source.Ephemeral != nil:
+		source.Ephemeral.VolumeClaimTemplate.Spec = emptyClaim(source.Ephemeral.VolumeClaimTemplate.Spec)
+	case source.Projected != nil:
+		for _, part := range source.Projected.Sources {
+			if part.ServiceAccountToken != nil || part.PodCertificate != nil {
+				return fmt.Errorf("jobTemplate asks for a token or a certificate in volume %s: pods of a sandbox get none; remove it", volume.Name)
+			}
+		}
+	}
+	return nil
 }
 
 func marked(labels map[string]string, test string) map[string]string {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -221,9 +222,16 @@ func lastLine(log string) string {
 	return ""
 }
 
-// clean makes a text of a pod fit for a message.
+// clean makes a text of a pod fit for a message: what would steer a terminal is
+// taken out.
 func clean(text string, n int) string {
-	return cut(strings.TrimSpace(plain(text)), n)
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return '\uFFFD'
+		}
+		return r
+	}, plain(text))
+	return cut(strings.TrimSpace(text), n)
 }
 
 // TestRecord is how a test went, as the database keeps it.

@@ -144,6 +144,7 @@ func TestSummarySaysWhatHappened(t *testing.T) {
 	for want, record := range map[string]TestRecord{
 		"test a: Failed with exit code 3 in try 2: p99 is 80 ms":                {Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(3)), Tries: 2, Log: "start\np99 is 80 ms\n\n"},
 		"test a: Failed with exit code 1: said so":                              {Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(1)), Tries: 1, Message: "said so"},
+		"test a: Failed with exit code 1: \uFFFD[2Jdone":                        {Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(1)), Tries: 1, Log: "\x1b[2Jdone"},
 		"test a: TimedOut: it did not end within 1m0s; its last line: still on": {Outcome: dgmv1alpha1.TestTimedOut, Tries: 1, Message: "it did not end within 1m0s", Log: "still on"},
 		"test a: Error: no image":                                               {Outcome: dgmv1alpha1.TestError, Tries: 1, Message: "no image"},
 	} {
@@ -157,8 +158,9 @@ func TestNewJob(t *testing.T) {
 	job := func(template string) (*batchv1.Job, error) {
 		return NewJob("sandbox", &dgmv1alpha1.Test{Name: "smoke", Timeout: "90s", JobTemplate: runtime.RawExtension{Raw: []byte(template)}}, 2)
 	}
-	made, err := job(`{"metadata":{"labels":{"team":"shop"}},"spec":{"backoffLimit":6,"parallelism":4,"ttlSecondsAfterFinished":1,"template":{"metadata":{"labels":{"dgm.acgs.io/test":"other"}},
-		"spec":{"serviceAccountName":"admin","restartPolicy":"OnFailure","priorityClassName":"high","containers":[{"name":"c","image":"i"}]}}}}`)
+	made, err := job(`{"metadata":{"labels":{"team":"shop"}},"spec":{"backoffLimit":6,"parallelism":4,"ttlSecondsAfterFinished":1,"template":{"metadata":{"labels":{"dgm.acgs.io/test":"other"},"finalizers":["example.com/never"]},
+		"spec":{"serviceAccountName":"admin","terminationGracePeriodSeconds":31536000,
+		"volumes":[{"name":"v","ephemeral":{"volumeClaimTemplate":{"spec":{"volumeName":"pv-live","accessModes":["ReadWriteOnce"]}}}}],"restartPolicy":"OnFailure","priorityClassName":"high","containers":[{"name":"c","image":"i"}]}}}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,10 +171,15 @@ func TestNewJob(t *testing.T) {
 	if pod.ServiceAccountName != Account || *pod.AutomountServiceAccountToken || pod.RestartPolicy != corev1.RestartPolicyNever || pod.PriorityClassName != "" || made.Spec.Template.Labels[dgmv1alpha1.LabelTest] != "smoke" {
 		t.Errorf("its pod is %+v", pod)
 	}
+	if len(made.Spec.Template.Finalizers) != 0 || *pod.TerminationGracePeriodSeconds != 30 || pod.Volumes[0].Ephemeral.VolumeClaimTemplate.Spec.VolumeName != "" {
+		t.Errorf("its pod keeps the sandbox from ending, or takes storage of others: %+v", made.Spec.Template)
+	}
 	for template, want := range map[string]string{
-		`{"spec":{"template":{"spec":{"containers":[{"name":"c","imagee":"i"}]}}}}`: "imagee",
-		`{"spec":{"template":{"spec":{}}}}`:                                         "no containers",
-		`{"spec":"x"}`:                                                              "not one of a batch/v1 Job",
+		`{"spec":{"template":{"spec":{"containers":[{"name":"c"}],"volumes":[{"name":"v","nfs":{"server":"live","path":"/"}}]}}}}`:     "volume v, which is not of the sandbox",
+		`{"spec":{"template":{"spec":{"containers":[{"name":"c"}],"volumes":[{"name":"v","csi":{"driver":"secrets.example.com"}}]}}}}`: "volume v, which is not of the sandbox",
+		`{"spec":{"template":{"spec":{"containers":[{"name":"c","imagee":"i"}]}}}}`:                                                    "imagee",
+		`{"spec":{"template":{"spec":{}}}}`: "no containers",
+		`{"spec":"x"}`:                      "not one of a batch/v1 Job",
 		`{"spec":{"template":{"spec":{"containers":[{"name":"c"}],"volumes":[{"name":"v","projected":{"sources":[{"serviceAccountToken":{"path":"t"}}]}}]}}}}`: "a token or a certificate in volume v",
 	} {
 		if _, err := job(template); err == nil || !strings.Contains(err.Error(), want) {

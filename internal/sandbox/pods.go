@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 )
@@ -15,7 +16,7 @@ import (
 func (d *Design) isolate(owner string, template *corev1.PodTemplateSpec) {
 	template.Annotations = withoutMarks(template.Annotations)
 	delete(template.Labels, dgmv1alpha1.LabelTest)
-	withoutRights(&template.Spec)
+	confine(template)
 	pod := &template.Spec
 	d.leaveHost(owner, pod)
 	d.isolateContainers(owner, pod)
@@ -30,8 +31,18 @@ func (d *Design) isolate(owner string, template *corev1.PodTemplateSpec) {
 	d.Pods = append(d.Pods, PodTemplate{Owner: owner, Template: *template})
 }
 
-// withoutRights runs pods as an account without rights or token, and ahead of nobody.
-func withoutRights(pod *corev1.PodSpec) {
+// maxGrace is how long, in seconds, a pod of a sandbox may take to end.
+const maxGrace = 30
+
+// confine runs pods as an account without rights or token, and ahead of nobody, and
+// lets nothing in them keep the sandbox from ending: controllers hand the finalizers
+// of a template on to its pods.
+func confine(template *corev1.PodTemplateSpec) {
+	template.ObjectMeta = metav1.ObjectMeta{Labels: template.Labels, Annotations: template.Annotations}
+	pod := &template.Spec
+	if grace := pod.TerminationGracePeriodSeconds; grace != nil && *grace > maxGrace {
+		pod.TerminationGracePeriodSeconds = new(int64(maxGrace))
+	}
 	pod.ServiceAccountName, pod.DeprecatedServiceAccount = Account, ""
 	pod.AutomountServiceAccountToken = new(false)
 	pod.PriorityClassName, pod.Priority, pod.PreemptionPolicy = "", nil, nil
@@ -78,16 +89,25 @@ func (d *Design) leaveSecret(owner, name string) {
 	d.leave("Secret/%s, which %s uses: Secrets are not copied, it runs without", name, owner)
 }
 
+// ofSandbox reports whether a volume has nothing but what is in the sandbox itself:
+// a network volume is mounted by the node, past every NetworkPolicy.
+func ofSandbox(source *corev1.VolumeSource) bool {
+	return source.ConfigMap != nil || source.EmptyDir != nil || source.DownwardAPI != nil || source.PersistentVolumeClaim != nil ||
+		source.Image != nil || source.Secret != nil || source.Projected != nil || (source.Ephemeral != nil && source.Ephemeral.VolumeClaimTemplate != nil)
+}
+
 // isolateVolume keeps what is in the sandbox itself; anything else becomes an
 // empty directory.
 func (d *Design) isolateVolume(owner string, volume *corev1.Volume) {
 	source := &volume.VolumeSource
 	switch {
-	case source.ConfigMap != nil, source.EmptyDir != nil, source.DownwardAPI != nil, source.PersistentVolumeClaim != nil, source.Image != nil:
+	case !ofSandbox(source):
+		d.leave("volume %s of %s: it is not of the sandbox, an empty directory takes its place", volume.Name, owner)
+		*source = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 	case source.Secret != nil:
 		d.leaveSecret(owner, source.Secret.SecretName)
 		source.Secret.Optional = new(true)
-	case source.Ephemeral != nil && source.Ephemeral.VolumeClaimTemplate != nil:
+	case source.Ephemeral != nil:
 		source.Ephemeral.VolumeClaimTemplate.Spec = emptyClaim(source.Ephemeral.VolumeClaimTemplate.Spec)
 	case source.Projected != nil:
 		source.Projected.Sources = slices.DeleteFunc(source.Projected.Sources, func(p corev1.VolumeProjection) bool {
@@ -99,9 +119,6 @@ func (d *Design) isolateVolume(owner string, volume *corev1.Volume) {
 			}
 			return p.Secret != nil || p.ServiceAccountToken != nil || p.PodCertificate != nil
 		})
-	default:
-		d.leave("volume %s of %s: it is not of the sandbox, an empty directory takes its place", volume.Name, owner)
-		*source = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 	}
 }
 

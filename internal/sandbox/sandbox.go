@@ -50,6 +50,8 @@ type Source struct {
 	Improvement *dgmv1alpha1.ImprovementWorkspace
 	// NamespaceLabels are those of the improvement's namespace.
 	NamespaceLabels map[string]string
+	// NamespaceAnnotations are those of the improvement's namespace.
+	NamespaceAnnotations map[string]string
 	// Plan has the objects that change.
 	Plan snapshot.Plan
 	// Included are further objects to copy.

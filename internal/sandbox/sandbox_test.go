@@ -92,7 +92,7 @@ func TestTheChangeIsInTheCopyAndAddressesLeadToTheCopies(t *testing.T) {
 	s.Plan.Objects = []snapshot.ObjectPlan{change}
 	s.Included = []*unstructured.Unstructured{
 		before, // it changes: what is included does not replace that
-		object(t, `{apiVersion: v1, kind: Service, metadata: {name: stock, namespace: shop}, spec: {type: LoadBalancer, clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], selector: {app: stock}, ports: [{port: 80, nodePort: 30080}]}}`),
+		object(t, `{apiVersion: v1, kind: Service, metadata: {name: stock, namespace: shop, annotations: {external-dns.alpha.kubernetes.io/hostname: shop.example.com}}, spec: {type: LoadBalancer, clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], selector: {app: stock}, ports: [{port: 80, nodePort: 30080}]}}`),
 	}
 	d := design(t, s)
 	config := copied[*corev1.ConfigMap](t, d)
@@ -104,6 +104,9 @@ func TestTheChangeIsInTheCopyAndAddressesLeadToTheCopies(t *testing.T) {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
 	service := copied[*corev1.Service](t, d)
+	if len(service.Annotations) != 0 {
+		t.Errorf("the copy of a Service takes the live one's names: %v", service.Annotations)
+	}
 	if service.Spec.ClusterIP != "" || service.Spec.Type != corev1.ServiceTypeClusterIP || service.Spec.Ports[0].NodePort != 0 || len(service.Spec.Selector) != 1 {
 		t.Errorf("the Service is %+v", service.Spec)
 	}
@@ -121,7 +124,9 @@ spec:
     metadata:
       labels: {app: checkout, dgm.acgs.io/test: smoke, app.kubernetes.io/instance: shop}
       annotations: {prometheus.io/scrape: "true", team: shop}
+      finalizers: [example.com/never]
     spec:
+      terminationGracePeriodSeconds: 31536000
       serviceAccountName: admin
       automountServiceAccountToken: true
       priorityClassName: system-node-critical
@@ -157,6 +162,9 @@ func TestP8_PodsGetNothingOfTheLiveOnes(t *testing.T) {
 	}
 	if pod.ServiceAccountName != Account || *pod.AutomountServiceAccountToken || pod.PriorityClassName != "" || pod.NodeName != "" || pod.HostNetwork || pod.Containers[0].Ports[0].HostPort != 0 {
 		t.Errorf("the pods are %+v", pod)
+	}
+	if len(copied.Spec.Template.Finalizers) != 0 || *pod.TerminationGracePeriodSeconds != 30 {
+		t.Errorf("pods keep the sandbox from ending: finalizers %v, %d s", copied.Spec.Template.Finalizers, *pod.TerminationGracePeriodSeconds)
 	}
 	if diff := cmp.Diff(map[string]string{"app": "checkout", "app.kubernetes.io/instance": "shop"}, copied.Spec.Template.Labels); diff != "" {
 		t.Errorf("labels of pods (-want +got):\n%s", diff)
@@ -303,5 +311,41 @@ policyTypes:
 `
 	if diff := cmp.Diff(want, string(allow)); diff != "" {
 		t.Errorf("allow-declared (-want +got):\n%s", diff)
+	}
+}
+
+func TestP8_NoSandboxReachesTheCredentialsOfANode(t *testing.T) {
+	s := source()
+	s.Improvement.Spec.Sandbox.Egress = []dgmv1alpha1.SandboxEgress{{CIDR: "0.0.0.0/0"}, {CIDR: "169.254.169.254/32"}, {CIDR: "::/0"}, {CIDR: "169.254.20.10/32"}}
+	d := design(t, s)
+	var blocks []networkingv1.IPBlock
+	for _, rule := range copied[*networkingv1.NetworkPolicy](t, &Design{Fence: d.Fence[2:]}).Spec.Egress[2:] {
+		blocks = append(blocks, *rule.To[0].IPBlock)
+	}
+	want := []networkingv1.IPBlock{
+		{CIDR: "0.0.0.0/0", Except: []string{"169.254.169.254/32", "100.100.100.200/32"}},
+		{CIDR: "::/0", Except: []string{"fd00:ec2::254/128", "fd20:ce::254/128"}},
+		{CIDR: "169.254.20.10/32"},
+	}
+	if diff := cmp.Diff(want, blocks); diff != "" {
+		t.Errorf("what is open (-want +got):\n%s", diff)
+	}
+	if !slices.Equal(d.LeftOut, []string{"egress to 169.254.169.254/32: clouds hand out credentials there, no sandbox reaches it"}) {
+		t.Errorf("left out: %q", d.LeftOut)
+	}
+}
+
+func TestP8_PodsStayOnTheNodesOfTheirNamespace(t *testing.T) {
+	s := source()
+	s.NamespaceAnnotations = map[string]string{
+		"scheduler.alpha.kubernetes.io/node-selector": "pool=shop", "scheduler.alpha.kubernetes.io/tolerationsWhitelist": "[]",
+		"openshift.io/node-selector": "pool=shop", "team": "shop", dgmv1alpha1.AnnotationSandboxOf: "other/one",
+	}
+	want := map[string]string{
+		"scheduler.alpha.kubernetes.io/node-selector": "pool=shop", "scheduler.alpha.kubernetes.io/tolerationsWhitelist": "[]",
+		"openshift.io/node-selector": "pool=shop", dgmv1alpha1.AnnotationSandboxOf: "shop/cache", dgmv1alpha1.AnnotationImprovementID: s.Improvement.Status.ImprovementID,
+	}
+	if diff := cmp.Diff(want, design(t, s).Namespace.Annotations); diff != "" {
+		t.Errorf("annotations (-want +got):\n%s", diff)
 	}
 }

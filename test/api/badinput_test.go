@@ -98,6 +98,9 @@ func TestRefusedAtAdmission(t *testing.T) {
 		says string
 	}{
 		{"secret", patching("v1", "Secret", "s", dgmv1alpha1.PatchMerge, "{}"), "Secrets cannot be changed by an improvement"},
+		{"secret-target", func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Target.Ref = dgmv1alpha1.ObjectReference{APIVersion: "v1", Kind: "Secret", Name: "s"}
+		}, "a Secret cannot be the target"},
 		{"own-kind", patching("dgm.acgs.io/v1alpha1", "BanditPolicy", "s", dgmv1alpha1.PatchMerge, "{}"), "dgm.acgs.io cannot be changed"},
 		{"twice", over([2]string{"ConfigMap/config", "{}"}, [2]string{"ConfigMap/config", "{}"}), "each object may be named by one change only"},
 		{"no-changes", over(), "spec.changes"},

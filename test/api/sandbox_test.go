@@ -142,6 +142,20 @@ func TestSandbox(t *testing.T) {
 		w.reaches(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonAborted)
 	})
 
+	w.scenario("P8 no way out is opened for an account that may not open one", func(w *world) {
+		k := w.keeper(passes)
+		ttl := w.testedShop(testOf("smoke"))
+		ttl.Spec.Sandbox.Egress = []dgmv1alpha1.SandboxEgress{{CIDR: "0.0.0.0/0"}}
+		w.create(ttl)
+		ttl = w.reaches(ttl, dgmv1alpha1.PhaseTesting, dgmv1alpha1.ReasonForbidden)
+		w.says(message(ttl), "improver may not create NetworkPolicies in namespace "+w.namespace, "verb create on networkpolicies in the group networking.k8s.io")
+		if _, namespaces := k.seen(); namespaces != 0 {
+			t.Error("a sandbox was made")
+		}
+		w.annotate(ttl, dgmv1alpha1.AnnotationAbort, "1")
+		w.reaches(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonAborted)
+	})
+
 	w.scenario("a sandbox without tests shows that the candidate serves", func(w *world) {
 		k := w.keeper(passes)
 		ttl := w.testedShop()
