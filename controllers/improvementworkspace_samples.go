@@ -21,6 +21,7 @@ import (
 	"github.com/acgs/dgm-operator/internal/analysis"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore"
+	"github.com/acgs/dgm-operator/internal/sandbox"
 )
 
 // Sides of a comparison, as samples are tagged in the database.
@@ -158,19 +159,28 @@ func (s *step) testResults(ctx context.Context, test string) (json.RawMessage, t
 
 // resultsOf finds what a test has written in improvement_workspaces.test_results.
 func resultsOf(stored json.RawMessage, test string) (json.RawMessage, error) {
-	var document struct {
-		Tests map[string]struct {
-			Results json.RawMessage `json:"results"`
-		} `json:"tests"`
-	}
+	var document sandbox.Record
 	if err := json.Unmarshal(stored, &document); err != nil {
 		return nil, fmt.Errorf("what is stored of the tests cannot be read: %w", err)
 	}
 	found, ok := document.Tests[test]
-	if !ok {
+	switch {
+	case !ok:
 		return nil, errors.New("nothing is stored of it")
+	case len(found.Results) == 0:
+		return nil, fmt.Errorf("it has no results: it must write a JSON object of at most %d bytes to its termination message%s", sandbox.MaxResults, wrote(found.Message))
+	default:
+		return found.Results, nil
 	}
-	return found.Results, nil
+}
+
+// wrote shows the beginning of what is no JSON object, or too much.
+func wrote(message string) string {
+	if message == "" {
+		return ", and wrote nothing"
+	}
+	const shown = 64
+	return ", and wrote " + strconv.Quote(cutTo(message, shown))
 }
 
 // recorded are the samples of a side of a metric as rows of performance_metrics.

@@ -78,7 +78,7 @@ func (s *step) beginTest(ctx context.Context, plan snapshot.Plan, next *dgmv1alp
 		return s.testing("sandbox %s: waiting for %s", s.w.Status.Sandbox.Namespace, waitsFor), nil
 	}
 	if next == nil {
-		if err := s.recordTest(ctx, "", sandbox.TestRecord{}); err != nil {
+		if err := s.recordTest(ctx, "", nil); err != nil {
 			return lifecycle.Standing{}, err
 		}
 		return s.proceed(ctx, plan)
@@ -147,13 +147,19 @@ func (s *step) followTest(ctx context.Context, status *dgmv1alpha1.TestStatus) (
 		return s.testRuns(test, status.Tries), nil
 	}
 	if try.Outcome != dgmv1alpha1.TestPassed && status.Tries < sandbox.Tries(test) && job != nil {
+		if err := s.recordTest(ctx, test.Name, func(was sandbox.TestRecord) sandbox.TestRecord { return was.Tried(try, status.Tries, log) }); err != nil {
+			return lifecycle.Standing{}, err
+		}
 		if err := s.endJob(ctx, job); err != nil {
 			return lifecycle.Standing{}, err
 		}
 		return s.startTry(ctx, test, status.Tries+1)
 	}
 	record := sandbox.NewTestRecord(try, status.Tries, log)
-	if err := s.recordTest(ctx, test.Name, record); err != nil {
+	if err := s.recordTest(ctx, test.Name, func(was sandbox.TestRecord) sandbox.TestRecord {
+		record.Earlier = was.Earlier
+		return record
+	}); err != nil {
 		return lifecycle.Standing{}, err
 	}
 	status.Outcome, status.ExitCode, status.EndedAt = record.Outcome, record.ExitCode, record.EndedAt
@@ -232,9 +238,10 @@ func (s *step) endJob(ctx context.Context, job *batchv1.Job) error {
 	return nil
 }
 
-// recordTest commits how a test went, beside those before it; an empty name
-// records the sandbox alone. The same again changes nothing.
-func (s *step) recordTest(ctx context.Context, name string, record sandbox.TestRecord) error {
+// recordTest commits how a test went, which follows from what was recorded of it
+// before, beside the others; an empty name records the sandbox alone. The same
+// again changes nothing.
+func (s *step) recordTest(ctx context.Context, name string, record func(was sandbox.TestRecord) sandbox.TestRecord) error {
 	all, err := s.recordedTests(ctx)
 	if err != nil {
 		return s.classifyRecord(err)
@@ -244,7 +251,7 @@ func (s *step) recordTest(ctx context.Context, name string, record sandbox.TestR
 		all.Sandbox.LeftOut = leftOut
 	}
 	if name != "" {
-		all.Tests[name] = record
+		all.Tests[name] = record(all.Tests[name])
 	}
 	row := s.row(lifecycle.CurrentStanding(s.w))
 	row.TestResults = mustJSON(all)

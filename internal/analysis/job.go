@@ -17,9 +17,6 @@ const maxJobValues = 10_000
 // does not say when it measured each: they are given times of a microsecond
 // apart, up to when it ended.
 func JobSamples(results json.RawMessage, key string, ended time.Time) (baseline, candidate []Sample, err error) {
-	if len(results) == 0 {
-		return nil, nil, fmt.Errorf("the test has no results: it must write a JSON object to its termination message")
-	}
 	var document struct {
 		Metrics map[string]struct {
 			Baseline  []*float64 `json:"baseline"`
@@ -27,11 +24,11 @@ func JobSamples(results json.RawMessage, key string, ended time.Time) (baseline,
 		} `json:"metrics"`
 	}
 	if err := json.Unmarshal(results, &document); err != nil {
-		return nil, nil, fmt.Errorf(`the results of the test are not {"metrics": {KEY: {"baseline": [numbers], "candidate": [numbers]}}}: %w`, err)
+		return nil, nil, fmt.Errorf(`its results are not {"metrics": {KEY: {"baseline": [numbers], "candidate": [numbers]}}}: %w`, err)
 	}
 	metric, found := document.Metrics[key]
 	if !found {
-		return nil, nil, fmt.Errorf("the results of the test have no metrics.%s", key)
+		return nil, nil, fmt.Errorf("its results have no metrics.%s", key)
 	}
 	return samplesOf(metric.Baseline, ended), samplesOf(metric.Candidate, ended), nil
 }

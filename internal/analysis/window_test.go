@@ -154,7 +154,6 @@ func TestJobSamples(t *testing.T) {
 		t.Errorf("the times are %v", before)
 	}
 	for bad, reason := range map[string]string{
-		"":                                      "no results",
 		"null":                                  "no metrics.p99",
 		`{"metrics": {}}`:                       "no metrics.p99",
 		`{"metrics": {"p99": {"baseline": 3}}}`: "cannot unmarshal",

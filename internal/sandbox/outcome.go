@@ -23,9 +23,11 @@ const (
 	LogLines = 50
 	// maxLog bounds, in bytes, the log that is kept of a test.
 	maxLog = 8 << 10
-	// maxResults bounds, in bytes, the results that a test writes to its
+	// MaxResults bounds, in bytes, the results that a test writes to its
 	// termination message; the kubelet keeps no more of it.
-	maxResults = 4 << 10
+	MaxResults = 4 << 10
+	// maxEarlierLog bounds, in bytes, the log that is kept of each try but the last.
+	maxEarlierLog = 1 << 10
 	// maxLine bounds, in bytes, the line that is shown of a log.
 	maxLine = 256
 	// settleTime is how long a pod may fail to start by what often passes.
@@ -78,15 +80,15 @@ func EvaluateTry(job *batchv1.Job, pod *corev1.Pod, timeout time.Duration, now t
 	default:
 	}
 	if why := cannotStart(pod, now); why != "" {
-		return try.end(dgmv1alpha1.TestError, why, now)
+		return try.ended(dgmv1alpha1.TestError, why, now)
 	}
 	if now.Sub(job.CreationTimestamp.Time) > timeout {
-		return try.end(dgmv1alpha1.TestTimedOut, fmt.Sprintf("it did not end within %s", timeout), now)
+		return try.ended(dgmv1alpha1.TestTimedOut, fmt.Sprintf("it did not end within %s", timeout), now)
 	}
 	return try
 }
 
-func (t Try) end(outcome dgmv1alpha1.TestOutcome, message string, at time.Time) Try {
+func (t Try) ended(outcome dgmv1alpha1.TestOutcome, message string, at time.Time) Try {
 	t.Outcome, t.Message, t.EndedAt = outcome, message, new(metav1.NewTime(at.UTC().Truncate(time.Second)))
 	return t
 }
@@ -100,10 +102,10 @@ func withoutPod(try Try, job *batchv1.Job, timeout time.Duration, now time.Time)
 		if c.Reason == batchv1.JobReasonDeadlineExceeded {
 			outcome = dgmv1alpha1.TestTimedOut
 		}
-		return try.end(outcome, "its pod is gone, and what it wrote with it: "+cmp.Or(c.Message, c.Reason, string(c.Type)), c.LastTransitionTime.Time)
+		return try.ended(outcome, "its pod is gone, and what it wrote with it: "+cmp.Or(c.Message, c.Reason, string(c.Type)), c.LastTransitionTime.Time)
 	}
 	if now.Sub(job.CreationTimestamp.Time) > timeout {
-		return try.end(dgmv1alpha1.TestTimedOut, fmt.Sprintf("no pod was started within %s", timeout), now)
+		return try.ended(dgmv1alpha1.TestTimedOut, fmt.Sprintf("no pod was started within %s", timeout), now)
 	}
 	return try
 }
@@ -139,7 +141,7 @@ func (t *Try) fill(pod *corev1.Pod, container string) {
 			t.EndedAt = new(ended.FinishedAt)
 		}
 		if t.Results = parseResults(ended.Message); t.Results == nil {
-			t.Message = clean(ended.Message, maxResults)
+			t.Message = clean(ended.Message, MaxResults)
 		}
 	}
 }
@@ -158,7 +160,7 @@ func podEnd(pod *corev1.Pod) *metav1.Time {
 // parseResults reads a JSON object in a form that every database takes: numbers
 // are those of float64, strings are plain. It is nil for anything else.
 func parseResults(message string) json.RawMessage {
-	if len(message) > maxResults {
+	if len(message) > MaxResults {
 		return nil
 	}
 	var object map[string]any
@@ -202,14 +204,16 @@ func plain(text string) string {
 func Log(text string) string {
 	text = strings.TrimRight(plain(text), "\n")
 	lines := strings.Split(text, "\n")
-	text = strings.Join(lines[max(0, len(lines)-LogLines):], "\n")
-	if excess := len(text) - maxLog; excess > 0 {
-		for excess < len(text) && text[excess]&0xC0 == 0x80 {
-			excess++
-		}
-		text = text[excess:]
+	return end(strings.Join(lines[max(0, len(lines)-LogLines):], "\n"), maxLog)
+}
+
+// end is at most the last n bytes of a text, in whole characters.
+func end(text string, n int) string {
+	excess := max(0, len(text)-n)
+	for excess > 0 && excess < len(text) && text[excess]&0xC0 == 0x80 {
+		excess++
 	}
-	return text
+	return text[excess:]
 }
 
 // lastLine is the last line of a log that says something.
@@ -246,6 +250,30 @@ type TestRecord struct {
 	Message string          `json:"message,omitempty"`
 	// Log is the end of the log of the last try.
 	Log string `json:"log,omitempty"`
+	// Earlier are the tries before the last one, in order.
+	Earlier []EarlierTry `json:"earlierTries,omitempty"`
+}
+
+// EarlierTry is how a try went that was followed by another.
+type EarlierTry struct {
+	Try      int32                   `json:"try"`
+	Outcome  dgmv1alpha1.TestOutcome `json:"outcome"`
+	ExitCode *int32                  `json:"exitCode,omitempty"`
+	EndedAt  *metav1.Time            `json:"endedAt,omitempty"`
+	Message  string                  `json:"message,omitempty"`
+	// Log is the end of its log.
+	Log string `json:"log,omitempty"`
+}
+
+// Tried adds a try that is followed by another; the same one again takes its place.
+func (r TestRecord) Tried(try Try, number int32, log string) TestRecord {
+	r.Outcome, r.Tries = dgmv1alpha1.TestRunning, number+1
+	r.Earlier = slices.DeleteFunc(slices.Clone(r.Earlier), func(e EarlierTry) bool { return e.Try >= number })
+	r.Earlier = append(r.Earlier, EarlierTry{
+		Try: number, Outcome: try.Outcome, ExitCode: try.ExitCode, EndedAt: try.EndedAt,
+		Message: cut(try.Message, maxEarlierLog), Log: end(Log(log), maxEarlierLog),
+	})
+	return r
 }
 
 // Record is improvement_workspaces.test_results.

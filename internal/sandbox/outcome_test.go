@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -137,6 +138,22 @@ func TestLogIsBounded(t *testing.T) {
 	long := Log("first\n" + strings.Repeat("é", maxLog))
 	if len(long) > maxLog || len(long) < maxLog-2 || !strings.HasSuffix(long, "é") || strings.ContainsRune(long, '\uFFFD') {
 		t.Errorf("%d bytes are kept: %.20q", len(long), long)
+	}
+}
+
+// Of each try its end is kept, within bounds, whatever was interrupted.
+func TestEarlierTriesAreKept(t *testing.T) {
+	long := strings.Repeat("ä\n", 5000) + "the end"
+	first := Try{Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(3)), Message: strings.Repeat("m", 5000)}
+	record := TestRecord{}.Tried(first, 1, long)
+	again := record.Tried(first, 1, long)
+	record = again.Tried(Try{Outcome: dgmv1alpha1.TestTimedOut}, 2, "")
+	if len(again.Earlier) != 1 || len(record.Earlier) != 2 || record.Earlier[1].Outcome != dgmv1alpha1.TestTimedOut || record.Tries != 3 {
+		t.Fatalf("%+v", record)
+	}
+	kept := record.Earlier[0]
+	if *kept.ExitCode != 3 || !strings.HasSuffix(kept.Log, "the end") || len(kept.Log) > 1<<10 || len(kept.Message) > 1<<10 || !utf8.ValidString(kept.Log) {
+		t.Errorf("%+v", kept)
 	}
 }
 

@@ -80,6 +80,8 @@ func TestSandbox(t *testing.T) {
 		w.says(message(ttl), "test slow: Failed with exit code 3 in try 2", "too slow")
 		w.values(map[string]string{"config": "5"})
 		w.rows("slow|Failed|3|2||too slow: \uFFFDp99 is 80 ms\nsmoke|Passed|0|1|map[p99:1.5]|", testsOf, ttl.Status.ImprovementID)
+		w.rows("1|Failed|3|too slow: \uFFFDp99 is 80 ms", `SELECT e->>'try', e->>'outcome', e->>'exitCode', e->>'message'
+			FROM dgm.improvement_workspaces w, jsonb_array_elements(w.test_results #> '{tests,slow,earlierTries}') e WHERE w.improvement_id = $1`, ttl.Status.ImprovementID)
 		w.rows("failed|failed|1", stateOf, "ttl", w.namespace)
 		k.noSandbox()
 		if jobs, _ := k.seen(); jobs != 3 {
