@@ -59,20 +59,15 @@ func (s *step) baselineWindow() analysis.Window {
 // measureBefore asks for every metric's samples before the change. known is
 // false while a source is being asked.
 func (s *step) measureBefore(ctx context.Context, window analysis.Window) (sides []analysis.Side, known bool) {
-	known = true
-	for i := range s.w.Spec.Metrics {
-		metric := &s.w.Spec.Metrics[i]
-		var side analysis.Side
-		if metric.Job != nil {
-			side, _ = s.measureJob(ctx, metric)
-		} else {
-			var answered bool
-			side, answered = s.measure(metric, window, window.End)
-			known = known && answered
-		}
-		sides = append(sides, side)
+	if sides, known = s.measureAll(window, window.End); !known {
+		return nil, false
 	}
-	return sides, known
+	for i := range s.w.Spec.Metrics {
+		if metric := &s.w.Spec.Metrics[i]; metric.Job != nil {
+			sides[i], _ = s.measureJob(ctx, metric)
+		}
+	}
+	return sides, true
 }
 
 // recordBaseline stores the samples before the change, and says early which

@@ -220,7 +220,8 @@ func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err er
 	if retry != nil {
 		return ctrl.Result{}, retry // with backoff
 	}
-	return ctrl.Result{RequeueAfter: s.requeueAfter()}, nil
+	// After a start each object is reconciled at a lower priority, which would stay.
+	return ctrl.Result{RequeueAfter: s.requeueAfter(), Priority: new(0)}, nil
 }
 
 // requeueAfter is when to look again: to the point for what has its time, with a

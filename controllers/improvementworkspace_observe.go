@@ -38,10 +38,6 @@ func (s *step) beginObserving() lifecycle.Standing {
 // reconcileObserving compares the metrics after the change with those before.
 func (s *step) reconcileObserving(ctx context.Context) (lifecycle.Standing, error) {
 	s.claims.Hold(candidateOf(s.w))
-	plan, err := s.loadSnapshot(ctx)
-	if err != nil {
-		return lifecycle.Standing{}, err
-	}
 	standing := lifecycle.CurrentStanding(s.w)
 	if s.w.Status.Observation == nil || s.w.Status.Observation.WindowStart == nil {
 		return s.beginObserving(), nil
@@ -69,7 +65,7 @@ func (s *step) reconcileObserving(ctx context.Context) (lifecycle.Standing, erro
 		s.wakeAt(asked.Add(askAgain(observing.Window)))
 	}
 	decision := lifecycle.DecideObservation(s.w, outcomesOf(compared, look.Window), look.Final)
-	standing, err = s.follow(ctx, plan, look, compared, decision)
+	standing, err = s.follow(ctx, look, compared, decision)
 	if end := s.w.Status.Observation.WindowEnd; err == nil && end != nil && end.Time.Equal(look.Window.End) {
 		s.w.Status.Observation.Looks = looks
 	}
@@ -111,16 +107,19 @@ type measured struct {
 }
 
 // compare compares every metric in a window with the baseline. known is false
-// while a source is being asked.
+// while a source is being asked; until then nothing else is read.
 func (s *step) compare(ctx context.Context, window analysis.Window, tail float64, notBefore time.Time) (compared []measured, known bool, err error) {
+	candidates, known := s.measureAll(window, notBefore)
+	if !known {
+		return nil, false, nil
+	}
 	stored, err := s.storedBaseline(ctx)
 	if err != nil {
 		return nil, false, err
 	}
-	known = true
 	for i := range s.w.Spec.Metrics {
 		metric := &s.w.Spec.Metrics[i]
-		baseline, candidate, answered := s.sidesOf(ctx, metric, stored[metric.Name], window, notBefore)
+		baseline, candidate, answered := s.sidesOf(ctx, metric, stored[metric.Name], candidates[i], notBefore)
 		known = known && answered
 		criterion := criterionOf(metric, tail)
 		compared = append(compared, measured{metric: metric, criterion: criterion, candidate: candidate})
@@ -133,20 +132,18 @@ func (s *step) compare(ctx context.Context, window analysis.Window, tail float64
 
 // sidesOf are a metric's samples before and after the change. Those before are
 // the recorded ones; without any, the source may still know them.
-func (s *step) sidesOf(ctx context.Context, metric *dgmv1alpha1.Metric, stored []pgstore.Point, window analysis.Window, notBefore time.Time) (baseline, candidate analysis.Side, known bool) {
-	if metric.Job != nil {
-		baseline, candidate = s.measureJob(ctx, metric)
-		return baseline, candidate, true
+func (s *step) sidesOf(ctx context.Context, metric *dgmv1alpha1.Metric, stored []pgstore.Point, candidate analysis.Side, notBefore time.Time) (before, after analysis.Side, known bool) {
+	switch {
+	case metric.Job != nil:
+		before, after = s.measureJob(ctx, metric)
+		return before, after, true
+	case len(stored) > 0:
+		return analysis.Side{Samples: samplesOf(stored)}, candidate, true
+	case s.w.Status.Observation.BaselineEnd == nil:
+		return analysis.Side{Problem: "nothing was measured"}, candidate, true
 	}
-	candidate, known = s.measure(metric, window, notBefore)
-	if len(stored) > 0 {
-		return analysis.Side{Samples: samplesOf(stored)}, candidate, known
-	}
-	if s.w.Status.Observation.BaselineEnd == nil {
-		return analysis.Side{Problem: "nothing was measured"}, candidate, known
-	}
-	baseline, answered := s.measure(metric, s.baselineWindow(), notBefore)
-	return baseline, candidate, known && answered
+	before, known = s.measure(metric, s.baselineWindow(), notBefore)
+	return before, candidate, known
 }
 
 func criterionOf(metric *dgmv1alpha1.Metric, tail float64) analysis.Criterion {
@@ -182,11 +179,18 @@ func verdictOf(compared []measured) dgmv1alpha1.Verdict {
 }
 
 // follow records what was measured and does what was decided.
-func (s *step) follow(ctx context.Context, plan snapshot.Plan, look analysis.Look, compared []measured, decision lifecycle.Decision) (lifecycle.Standing, error) {
+func (s *step) follow(ctx context.Context, look analysis.Look, compared []measured, decision lifecycle.Decision) (lifecycle.Standing, error) {
 	standing := lifecycle.CurrentStanding(s.w)
 	ends := decision.Next != lifecycle.NextWait && decision.Next != lifecycle.NextHold
 	if !ends && !s.isNews(look.Window, compared, decision) {
 		return standing, nil
+	}
+	var plan snapshot.Plan
+	if decision.Next == lifecycle.NextKeep {
+		var err error
+		if plan, err = s.loadSnapshot(ctx); err != nil {
+			return lifecycle.Standing{}, err
+		}
 	}
 	if err := s.recordSide(ctx, sideCandidate, compared, decision.Next); err != nil {
 		return lifecycle.Standing{}, err

@@ -83,6 +83,22 @@ func (s *step) measure(metric *dgmv1alpha1.Metric, window analysis.Window, notBe
 	return sideOf(answer.Samples, window, answer.Problem), true
 }
 
+// measureAll is measure for every metric, but for those of tests, which are not
+// asked for.
+func (s *step) measureAll(window analysis.Window, notBefore time.Time) (sides []analysis.Side, known bool) {
+	sides, known = make([]analysis.Side, len(s.w.Spec.Metrics)), true
+	for i := range s.w.Spec.Metrics {
+		metric := &s.w.Spec.Metrics[i]
+		if metric.Job != nil {
+			continue
+		}
+		var answered bool
+		sides[i], answered = s.measure(metric, window, notBefore)
+		known = known && answered
+	}
+	return sides, known
+}
+
 func (r *ImprovementWorkspaceReconciler) wakeOf(key types.NamespacedName) func() {
 	return func() { r.Enqueue(context.Background(), key) }
 }

@@ -15,20 +15,22 @@ import (
 
 // beginWatch is where a kept change begins to be watched, if it is.
 func (s *step) beginWatch() {
-	watch := lifecycle.ObservingOf(s.w).Watch
-	if watch > 0 && s.w.Status.KeptAt != nil {
-		s.w.Status.Observation.WatchUntil = &metav1.Time{Time: s.w.Status.KeptAt.Add(watch).UTC()}
+	observing := lifecycle.ObservingOf(s.w)
+	if observing.Watch > 0 && s.w.Status.KeptAt != nil {
+		until := analysis.CandidateStart(s.w.Status.KeptAt.Time, observing.Watch, observing.Interval)
+		s.w.Status.Observation.WatchUntil = &metav1.Time{Time: until.UTC()}
 	}
 }
 
 // watch compares each window after a kept change with the baseline. A Fail rolls
 // back; what is undecided never does. done says that this was this pass's step.
 // The row of a completed improvement is final (P11): what is compared shows in
-// status only when it ends in a rollback.
+// status only when it ends in a rollback. The windows lie on the interval's grid,
+// so that what is kept within an interval asks the same.
 func (s *step) watch(ctx context.Context) (standing lifecycle.Standing, done bool, err error) {
 	observing, observation := lifecycle.ObservingOf(s.w), s.w.Status.Observation
 	settle := analysis.Settle(observing.Interval)
-	begun, until := s.w.Status.KeptAt.UTC(), observation.WatchUntil.UTC()
+	begun, until := analysis.CandidateStart(s.w.Status.KeptAt.UTC(), 0, observing.Interval), observation.WatchUntil.UTC()
 	window, windows, due, next := analysis.WatchWindow(begun, until, observing.Window, settle, s.Clock.Now())
 	if !due || (observation.Watched != nil && !observation.Watched.Time.Before(window.End)) {
 		s.wakeAt(next)

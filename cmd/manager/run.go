@@ -215,10 +215,14 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	if err != nil {
 		return err
 	}
+	answers := analysis.NewAnswers(clock.RealClock{})
+	if err := metrics.Registry.Register(&monitoring.Sources{Answers: answers}); err != nil {
+		return err
+	}
 	backlog := &controllers.SampleBacklog{Store: store, Log: ctrl.Log.WithName("samples")}
 	improvements := &controllers.ImprovementWorkspaceReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder("dgm-operator"),
-		MetricServers: servers, Answers: analysis.NewAnswers(clock.RealClock{}), Backlog: backlog,
+		MetricServers: servers, Answers: answers, Backlog: backlog,
 		Accounts: accounts, Pods: clients.CoreV1(), Store: store, Admission: guard, Approvals: approvals, Outbox: outbox,
 		ClusterName: o.clusterName, TenantRole: o.tenantRole, Operator: o.serviceAccount,
 		Workers: o.workers, Clock: clock.RealClock{},

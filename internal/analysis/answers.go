@@ -4,6 +4,7 @@ package analysis
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -64,14 +65,40 @@ type Answers struct {
 	samples int
 	asking  map[Question]*asking
 	queues  map[string]*queue
+	counts  map[string]Count
+}
+
+// Count is what was asked of a source so far, and what waits for its answer now.
+type Count struct {
+	// Questions were asked by improvements; Answered and Failed are those that the
+	// source itself was asked.
+	Questions, Answered, Failed int
+	// Waiting have no answer yet, the oldest of them for as long as Lag.
+	Waiting int
+	Lag     time.Duration
+}
+
+// Counts is the count of every source that was asked.
+func (a *Answers) Counts() map[string]Count {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	counts := maps.Clone(a.counts)
+	for question, current := range a.asking {
+		count := counts[question.Source]
+		count.Waiting++
+		count.Lag = max(count.Lag, a.Clock.Since(current.since))
+		counts[question.Source] = count
+	}
+	return counts
 }
 
 // asking is a question that has no answer yet.
 type asking struct {
 	question Question
 	source   Source
-	begun    time.Time
-	waiting  map[string]func()
+	// since is when it was first asked, begun when the source was.
+	since, begun time.Time
+	waiting      map[string]func()
 }
 
 // queue are the questions to one source, and how many are being asked.
@@ -82,7 +109,7 @@ type queue struct {
 
 // NewAnswers returns one that keeps nothing yet.
 func NewAnswers(c clock.PassiveClock) *Answers {
-	a := &Answers{Clock: c, asking: map[Question]*asking{}, queues: map[string]*queue{}}
+	a := &Answers{Clock: c, asking: map[Question]*asking{}, queues: map[string]*queue{}, counts: map[string]Count{}}
 	kept, err := simplelru.NewLRU(maxAnswers, func(_ Question, dropped Answer) { a.samples -= len(dropped.Samples) })
 	if err != nil {
 		panic("the size is positive: " + err.Error())
@@ -97,6 +124,9 @@ func NewAnswers(c clock.PassiveClock) *Answers {
 func (a *Answers) Ask(q Question, source Source, notBefore time.Time, waiter string, wake func()) (answer Answer, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	count := a.counts[q.Source]
+	count.Questions++
+	a.counts[q.Source] = count
 	if kept, found := a.kept.Get(q); found && !kept.asked.Before(notBefore) {
 		return kept, true
 	}
@@ -104,7 +134,7 @@ func (a *Answers) Ask(q Question, source Source, notBefore time.Time, waiter str
 		current.waiting[waiter] = wake
 		return Answer{}, false
 	}
-	current := &asking{question: q, source: source, waiting: map[string]func(){waiter: wake}}
+	current := &asking{question: q, source: source, since: a.Clock.Now(), waiting: map[string]func(){waiter: wake}}
 	a.asking[q] = current
 	asked, found := a.queues[q.Source]
 	if !found {
@@ -159,6 +189,13 @@ func (a *Answers) keep(current *asking, answer Answer) {
 		a.kept.RemoveOldest()
 	}
 	delete(a.asking, current.question)
+	count := a.counts[current.question.Source]
+	if answer.Problem == "" {
+		count.Answered++
+	} else {
+		count.Failed++
+	}
+	a.counts[current.question.Source] = count
 	a.mu.Unlock()
 	for _, wake := range current.waiting {
 		wake()

@@ -95,3 +95,28 @@ func TestAnswersAreBounded(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatIsAskedIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := NewAnswers(clock.RealClock{})
+		slow := func(_ context.Context, q Question) ([]Sample, error) {
+			time.Sleep(time.Second)
+			if q.Query == "wrong" {
+				return nil, errors.New("no series")
+			}
+			return []Sample{{Value: 1}}, nil
+		}
+		// Four are asked at a time; the fifth waits for one of them.
+		for _, query := range []string{"a", "a", "b", "c", "wrong", "d"} {
+			answers.Ask(Question{Source: "prometheus/default", Query: query}, slow, time.Time{}, query, func() {})
+		}
+		time.Sleep(1500 * time.Millisecond)
+		if got, want := answers.Counts()["prometheus/default"], (Count{Questions: 6, Answered: 3, Failed: 1, Waiting: 1, Lag: 1500 * time.Millisecond}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		time.Sleep(time.Second)
+		if got, want := answers.Counts()["prometheus/default"], (Count{Questions: 6, Answered: 4, Failed: 1}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	})
+}

@@ -3,13 +3,7 @@
 package api
 
 import (
-	"io"
-	"net/http"
-	"strings"
 	"testing"
-
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
@@ -17,20 +11,7 @@ import (
 // scrape reads /metrics as Prometheus does, and returns the value of a series
 // without labels.
 func scrape(address string) (func(name string) (float64, bool), error) {
-	response, err := http.Get("http://" + address + "/metrics")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, errorf("%s: %s", response.Status, body)
-	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(string(body)))
+	families, err := metricsOf(address)
 	if err != nil {
 		return nil, err
 	}

@@ -26,8 +26,17 @@ var writeVerbs = []string{"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLL
 // notCounted are written to stay leader, or not stored at all.
 var notCounted = []string{"leases", "subjectaccessreviews", "selfsubjectaccessreviews", "tokenreviews"}
 
+// readVerbs are those of apiserver_request_total that read, but for watches.
+var readVerbs = []string{"GET", "LIST"}
+
 // writesOf reads how many writes an API server has served since its start.
 func writesOf(ctx context.Context, config *rest.Config) (requests, error) {
+	return requestsOf(ctx, config, writeVerbs)
+}
+
+// requestsOf reads how many requests with some verbs an API server has served
+// since its start.
+func requestsOf(ctx context.Context, config *rest.Config, verbs []string) (requests, error) {
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
@@ -43,7 +52,7 @@ func writesOf(ctx context.Context, config *rest.Config) (requests, error) {
 	counted := requests{}
 	for _, m := range families["apiserver_request_total"].GetMetric() {
 		labels := labelsOf(m)
-		if slices.Contains(writeVerbs, labels["verb"]) && !slices.Contains(notCounted, labels["resource"]) {
+		if slices.Contains(verbs, labels["verb"]) && !slices.Contains(notCounted, labels["resource"]) {
 			counted[strings.TrimSuffix(labels["verb"]+" "+labels["resource"]+"/"+labels["subresource"], "/")] += m.GetCounter().GetValue()
 		}
 	}

@@ -27,6 +27,8 @@ type sizes struct {
 	unchanged int // objects that a restarted operator finds
 	writes    int // improvements that the writer takes in one round
 	callers   int // of the writer at the same time
+	observing int // improvements that are observed at a time
+	terminal  int // improvements that have ended beside them
 	samples   int // of one turn of ingest
 	history   int // samples that are aggregated and asked for
 	// Rows of the other tables that are asked for; an improvement has two.
@@ -34,9 +36,9 @@ type sizes struct {
 }
 
 var (
-	fullSizes = sizes{objects: 5000, clients: 16, rounds: 3, unchanged: 10000, writes: 20000, callers: 1000, samples: 200000, history: 10000000,
+	fullSizes = sizes{objects: 5000, clients: 16, rounds: 3, unchanged: 10000, writes: 20000, callers: 1000, observing: 1000, terminal: 10000, samples: 200000, history: 10000000,
 		improvements: 10000000, assessments: 10000000, arms: 1000000}
-	quickSizes = sizes{objects: 300, clients: 16, rounds: 1, unchanged: 500, writes: 10000, callers: 1000, samples: 20000, history: 200000,
+	quickSizes = sizes{objects: 300, clients: 16, rounds: 1, unchanged: 500, writes: 10000, callers: 1000, observing: 60, terminal: 100, samples: 20000, history: 200000,
 		improvements: 50000, assessments: 50000, arms: 20000}
 )
 
@@ -53,12 +55,14 @@ func main() {
 	o.sizes = fullSizes
 	flag.BoolVar(&o.quick, "quick", false, "a smoke run of some seconds: small sizes, one round")
 	flag.BoolVar(&o.strict, "strict", false, "exit with 1 when a limit is missed")
-	flag.StringVar(&o.only, "only", "mirror,restart,writer,ingest,aggregation,questions", "what to measure")
+	flag.StringVar(&o.only, "only", "mirror,restart,observing,writer,ingest,aggregation,questions", "what to measure")
 	flag.IntVar(&o.objects, "objects", o.objects, "workspaces of one round of the mirror")
 	flag.IntVar(&o.clients, "clients", o.clients, "clients that create them")
 	flag.IntVar(&o.rounds, "rounds", o.rounds, "rounds of each side; the median counts")
 	flag.IntVar(&o.unchanged, "unchanged", o.unchanged, "objects that a restarted operator finds")
 	flag.IntVar(&o.writes, "writes", o.writes, "improvements that the writer takes in one round")
+	flag.IntVar(&o.observing, "observing", o.observing, "improvements that are observed at a time")
+	flag.IntVar(&o.terminal, "terminal", o.terminal, "improvements that have ended beside them")
 	flag.IntVar(&o.samples, "samples", o.samples, "samples that are recorded in one turn of ingest")
 	flag.IntVar(&o.history, "history", o.history, "samples that are aggregated and asked for")
 	flag.IntVar(&o.improvements, "improvements", o.improvements, "improvements in the tables that are asked")
@@ -84,7 +88,7 @@ func run(o options) int {
 		measure func(*harness, options) ([]result, error)
 	}{
 		// The large tables come last: PostgreSQL goes on vacuuming them.
-		{"mirror", measureMirror}, {"restart", measureRestart},
+		{"mirror", measureMirror}, {"restart", measureRestart}, {"observing", measureObserving},
 		{"writer", measureWriter}, {"ingest", measureIngest}, {"aggregation", measureAggregation}, {"questions", measureQuestions},
 	}
 	var results []result

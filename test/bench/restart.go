@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	dto "github.com/prometheus/client_model/go"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
@@ -132,6 +133,9 @@ func observe(h *harness, c client.Client, database, namespace string) (observati
 	for i := range list.Items {
 		o.versions[list.Items[i].Name] = list.Items[i].ResourceVersion
 	}
+	if err := waitForSessions(h.ctx, database); err != nil {
+		return o, err
+	}
 	o.rows, o.wal, err = rowChanges(h.ctx, database)
 	return o, err
 }
@@ -144,9 +148,6 @@ func rowChanges(ctx context.Context, database string) (requests, int64, error) {
 		return nil, 0, err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	if err := waitForSessions(ctx, conn); err != nil {
-		return nil, 0, err
-	}
 	var wal int64
 	if err := conn.QueryRow(ctx, `SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint`).Scan(&wal); err != nil {
 		return nil, 0, err
@@ -168,7 +169,12 @@ func rowChanges(ctx context.Context, database string) (requests, int64, error) {
 
 // waitForSessions waits until nobody else is connected: sessions report what
 // they have changed when they end.
-func waitForSessions(ctx context.Context, conn *pgx.Conn) error {
+func waitForSessions(ctx context.Context, database string) error {
+	conn, err := pgx.Connect(ctx, database)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
 	for {
 		var others int
 		err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity
@@ -235,20 +241,7 @@ func waitForRest(ctx context.Context, operator *operatortest.Operator, metrics s
 // reconciled reads how often an operator has reconciled workspaces and how many
 // wait for it.
 func reconciled(ctx context.Context, metrics string) (done, waiting float64, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, metrics, nil)
-	if err != nil {
-		return 0, 0, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		return 0, 0, err
-	}
-	families, err := parseMetrics(text)
+	families, err := scrape(ctx, metrics)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -266,6 +259,24 @@ func reconciled(ctx context.Context, metrics string) (done, waiting float64, err
 		waiting += m.GetGauge().GetValue()
 	}
 	return done, waiting, nil
+}
+
+// scrape reads the metrics of an operator.
+func scrape(ctx context.Context, metrics string) (map[string]*dto.MetricFamily, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, metrics, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	return parseMetrics(text)
 }
 
 func freeAddress(h *harness) string {

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/api"
@@ -23,6 +22,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/model"
 )
+
+// TB is the part of testing.TB that is used here, so that programs outside of
+// tests can bring one of their own.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Fatalf(format string, args ...any)
+	TempDir() string
+}
 
 // Server is a running Prometheus.
 type Server struct {
@@ -35,7 +43,7 @@ type Server struct {
 
 // Start runs a Prometheus, from Debian's package, that scrapes what is
 // registered. It ends with the test.
-func Start(t *testing.T, registry *prometheus.Registry) *Server {
+func Start(t TB, registry *prometheus.Registry) *Server {
 	t.Helper()
 	exporter := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	t.Cleanup(exporter.Close)
@@ -44,7 +52,7 @@ func Start(t *testing.T, registry *prometheus.Registry) *Server {
 	configuration := fmt.Sprintf(`{global: {scrape_interval: 500ms, scrape_timeout: 500ms},
 scrape_configs: [{job_name: test, static_configs: [{targets: [%q]}]}]}`, exporter.Listener.Addr())
 	if err := os.WriteFile(filepath.Join(s.dir, "prometheus.yml"), []byte(configuration), 0o600); err != nil {
-		t.Fatal(err)
+		t.Fatalf("promtest: %v", err)
 	}
 	t.Cleanup(s.Stop)
 	s.Continue(t)
@@ -52,7 +60,7 @@ scrape_configs: [{job_name: test, static_configs: [{targets: [%q]}]}]}`, exporte
 }
 
 // Continue starts it again after Stop, at the same address, with what it had.
-func (s *Server) Continue(t *testing.T) {
+func (s *Server) Continue(t TB) {
 	t.Helper()
 	s.command = exec.Command("prometheus", "--config.file="+filepath.Join(s.dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(s.dir, "data"), "--web.listen-address="+s.address)
@@ -75,7 +83,7 @@ func (s *Server) Continue(t *testing.T) {
 }
 
 // Await waits until a query answers a number of at least a minimum.
-func (s *Server) Await(t *testing.T, query string, minimum float64) {
+func (s *Server) Await(t TB, query string, minimum float64) {
 	t.Helper()
 	client, err := api.NewClient(api.Config{Address: s.URL})
 	if err != nil {
@@ -102,7 +110,7 @@ func (s *Server) Stop() {
 	s.command = nil
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
