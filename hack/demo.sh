@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows improvements from end to end on the local stack (which it starts when needed): a sample service under load, one change
-# that is kept for its measured gain, one that is put back for its measured regression, what the database knows, and the way back.
+# that is tried in a sandbox and kept for its measured gain, one that is put back for its measured regression, what the database knows, and the way back.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 T0=${T0:-$(date +%s%N)}; export T0
@@ -32,20 +32,24 @@ phase() { kubectl get -n shop "$1" -o 'jsonpath={.status.phase}'; }
 story() { kubectl get events -n shop --field-selector "involvedObject.name=${1#*/}" --sort-by=.metadata.creationTimestamp -o custom-columns=REASON:.reason,MESSAGE:.message | cut -c 1-180; }
 failed() { kubectl describe -n shop "$1" >&2; die "$1 $2"; }
 
-# order IMPROVEMENT COMMAND REASON gives a command by annotation and waits until it is done.
-order() {
+# command IMPROVEMENT COMMAND REASON gives a command by annotation and waits until it is taken up.
+command() {
   local token; token=$(date +%s%N)
   show kubectl annotate -n shop "$1" --overwrite "dgm.acgs.io/$2=$token" "dgm.acgs.io/$2-reason=$3"
   kubectl wait -n shop "$1" --for="jsonpath={.status.lastHandled.$2}=$token" --timeout=60s >/dev/null || failed "$1" "did not take the command"
-  finished "$1"
 }
 
-# again makes an improvement once more that the archive knows from an earlier run: nothing is made twice unless somebody says so.
-again() {
-  finished "$1"
-  if [ "$(kubectl get -n shop "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].reason}')" = Adopted ] || [ -n "${2:-}" ]; then
-    order "$1" retry "make demo again"
+# begun waits until an improvement has begun. One that is known from an earlier run is made once more: nothing is made twice unless somebody says so.
+begun() {
+  kubectl wait -n shop "$1" --for='jsonpath={.status.improvementId}' --timeout=60s >/dev/null || failed "$1" "did not begin"
+  if [ -n "${earlier:-}" ] || [ "$(kubectl get -n shop "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].reason}')" = Adopted ]; then
+    command "$1" retry "make demo again"
   fi
+}
+
+# ended waits until an improvement has ended and the database knows.
+ended() {
+  finished "$1"
   kubectl wait -n shop "$1" --for=condition=DatabaseSynced --timeout=60s >/dev/null
 }
 
@@ -61,24 +65,31 @@ kubectl apply -k "$LOCAL/shop" >/dev/null
 kubectl rollout status -n shop deployment/checkout --timeout=120s >/dev/null
 kubectl rollout status -n shop deployment/customers --timeout=120s >/dev/null
 show kubectl get configmap -n shop checkout-config -o 'jsonpath={.data}{"\n"}'
-echo "collecting 30 s of how it is"
-sleep 30
+echo "A product list takes 100 ms to compute and is served from cache for 5 s. Prometheus watches for 15 s."
+sleep 15
 
-heading "An improvement that is one"
+heading "An improvement that is one: serve it from cache for 60 s. It is tried on a copy first"
 show kubectl apply -k config/samples
-again $better "${earlier:-}"
+begun $better
+kubectl wait -n shop $better --for='jsonpath={.status.tests}' --timeout=60s >/dev/null || failed $better "was not tested"
+sandbox=$(kubectl get -n shop $better -o 'jsonpath={.status.sandbox.namespace}')
+show kubectl get pods,networkpolicies -n "$sandbox"
+ended $better
+
+heading "Then it is made, measured and kept"
 story $better
-show kubectl get improvements -A
+show kubectl get improvements -n shop
 [ "$(phase $better)" = Completed ] || failed $better "did not complete"
 [ "$(cache_ttl)" = 60 ] || failed $better "did not set CACHE_TTL"
 
-heading "An improvement that is none: measured, and put back by itself"
-echo "collecting 20 s of how it is now"
+heading "An improvement that is none: 1 s, for fresher prices. It is measured, and put back by itself"
+echo "Prometheus watches for 20 s."
 sleep 20
 show kubectl apply -f examples/improvements/fresher-prices.yaml
-again $worse "${earlier:-}"
+begun $worse
+ended $worse
 story $worse
-show kubectl get improvements -A
+show kubectl get improvements -n shop
 [ "$(phase $worse)" = RolledBack ] || failed $worse "was not rolled back"
 show kubectl get configmap -n shop checkout-config -o 'jsonpath={.data}{"\n"}'
 [ "$(cache_ttl)" = 60 ] || failed $worse "left CACHE_TTL at $(cache_ttl)"
@@ -86,15 +97,16 @@ show kubectl get configmap -n shop checkout-config -o 'jsonpath={.data}{"\n"}'
 heading "What the database knows"
 query "select name, attempt, status, outcome_reason, performance_before#>>'{metrics,mean-latency,median}' as before_ms, performance_after#>>'{metrics,mean-latency,median}' as after_ms, performance_after->>'gain' as gain, performance_after->>'reward' as reward from dgm.dgm_archive where namespace = 'shop' order by timestamp"
 query "select a.name, a.attempt, m.tags->>'side' as side, count(*), round(avg(m.value), 3) as mean_ms from dgm.performance_metrics m join dgm.dgm_archive a using (improvement_id) where a.namespace = 'shop' group by 1, 2, 3 order by 1, 2, 3"
+query "select value->>'outcome' as outcome, value->'results' as results, value->>'log' as log from dgm.improvement_workspaces, jsonb_each(test_results->'tests') where namespace = 'shop' and name = '${better#*/}' order by created_at desc limit 1"
 query "select improvement_id, description, created_by, rollback_data->>'diff' as change, rollback_data#>>'{snapshot,digest}' as snapshot from dgm.dgm_archive where namespace = 'shop' and name = '${better#*/}' order by timestamp desc limit 1" -x
 query "select context_key, arm_id, algorithm_type, total_pulls, safety_threshold, risk_tolerance from dgm.bandit_states where namespace = 'shop' order by arm_id"
 
 heading "And back by command"
-order $better rollback "show the way back"
-kubectl wait -n shop $better --for=condition=DatabaseSynced --timeout=60s >/dev/null
-show kubectl get improvements -A
+command $better rollback "show the way back"
+ended $better
+show kubectl get improvements -n shop
 show kubectl get configmap -n shop checkout-config -o 'jsonpath={.data}{"\n"}'
 [ "$(cache_ttl)" = 5 ] || failed $better "did not put CACHE_TTL back to 5"
 status=$(psql -XAtq "$(<"$LOCAL/postgres-url")" -c "select status from dgm.dgm_archive where improvement_id = '$(kubectl get -n shop $better -o 'jsonpath={.status.improvementId}')'")
 [ "$status" = rolled_back ] || failed $better "is $status in the archive, not rolled_back"
-printf '\nThe ConfigMap is as it was. To look around:\n  export KUBECONFIG=%s PATH=%s:$PATH\n  Prometheus: %s\n' "$KUBECONFIG" "${PATH%%:*}" "$(cat "$LOCAL/prometheus/url" 2>/dev/null || echo none)"
+printf '\nThe ConfigMap is as it was. To look around:\n  export KUBECONFIG=%s PATH=%s:$PATH\n  kubectl describe improvements -n shop\n  Prometheus: %s\n' "$KUBECONFIG" "${PATH%%:*}" "$(cat "$LOCAL/prometheus/url" 2>/dev/null || echo none)"
