@@ -370,13 +370,35 @@ func TestWhatWeShipIsCompliant(t *testing.T) {
 	}
 }
 
-// planOf is what the merge patches of an improvement do to empty objects.
+// patched is what a patch sets in an empty object.
+func patched(t *testing.T, change dgmv1alpha1.Change) map[string]any {
+	t.Helper()
+	if change.Type != dgmv1alpha1.PatchJSON {
+		return object(t, change.Patch)
+	}
+	var operations []struct {
+		Path  string
+		Value any
+	}
+	if err := yaml.Unmarshal([]byte(change.Patch), &operations); err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]any{}
+	for _, operation := range operations {
+		if err := unstructured.SetNestedField(set, operation.Value, strings.Split(operation.Path, "/")[1:]...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return set
+}
+
+// planOf is what the patches of an improvement do to empty objects.
 func planOf(t *testing.T, w *dgmv1alpha1.ImprovementWorkspace) snapshot.Plan {
 	t.Helper()
 	plan := snapshot.Plan{Version: snapshot.Version}
 	for _, change := range w.Spec.Changes {
 		before := object(t, fmt.Sprintf("{apiVersion: %s, kind: %s, metadata: {name: %s, uid: u}}", change.TargetRef.APIVersion, change.TargetRef.Kind, change.TargetRef.Name))
-		after := object(t, change.Patch)
+		after := patched(t, change)
 		for key, value := range before {
 			after[key] = value
 		}
