@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,10 +38,16 @@ func (s *step) measureBaseline(ctx context.Context, plan snapshot.Plan) (standin
 			Message: fmt.Sprintf("the metrics of the %s before the change are recorded first", observing.Window),
 		}, false, nil
 	}
+	if err := s.Store.Ready(); err != nil {
+		return lifecycle.Standing{}, false, s.baselineWaits(err)
+	}
 	sides, known := s.measureBefore(ctx, s.baselineWindow())
 	if !known {
 		s.recheck = lifecycle.FallbackInterval
 		return lifecycle.CurrentStanding(s.w), false, nil
+	}
+	if slices.ContainsFunc(sides, isAway) {
+		return lifecycle.Standing{}, false, s.baselineWaits(errDatabaseAway)
 	}
 	if err := s.recordBaseline(ctx, sides); err != nil {
 		return lifecycle.Standing{}, false, err
@@ -63,8 +70,14 @@ func (s *step) measureBefore(ctx context.Context, window analysis.Window) (sides
 		return nil, false
 	}
 	for i := range s.w.Spec.Metrics {
-		if metric := &s.w.Spec.Metrics[i]; metric.Job != nil {
+		switch metric := &s.w.Spec.Metrics[i]; {
+		case metric.Job != nil:
 			sides[i], _ = s.measureJob(ctx, metric)
+		case isAway(sides[i]):
+			again := window.End.Add(s.Clock.Since(window.End).Truncate(lifecycle.RecheckInterval))
+			if sides[i], known = s.measure(metric, window, again); !known {
+				return nil, false
+			}
 		}
 	}
 	return sides, true
@@ -78,7 +91,7 @@ func (s *step) recordBaseline(ctx context.Context, sides []analysis.Side) error 
 	var missing []string
 	for i, side := range sides {
 		metric := &s.w.Spec.Metrics[i]
-		rows = append(rows, s.recorded(metric, sideBaseline, side.Samples)...)
+		rows = append(rows, s.series(metric, sideBaseline, side.Samples).rows()...)
 		compared := analysis.Compare(criterionOf(metric, analysis.LookTail(0)), side, side)
 		statuses = append(statuses, dgmv1alpha1.MetricStatus{
 			Name: metric.Name, Baseline: analysis.FormatValue(compared.Baseline), BaselineSamples: count(side.Samples),
@@ -88,10 +101,7 @@ func (s *step) recordBaseline(ctx context.Context, sides []analysis.Side) error 
 		}
 	}
 	if err := s.record(ctx, rows); errors.Is(err, pgstore.ErrUnavailable) {
-		return &pause{
-			reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
-			message: "the change begins when the metrics before it can be stored: " + s.databaseReason(err),
-		}
+		return s.baselineWaits(err)
 	} else if err != nil {
 		return err
 	}
@@ -101,6 +111,15 @@ func (s *step) recordBaseline(ctx context.Context, sides []analysis.Side) error 
 			"without data a metric has no verdict, and its onNoData follows at the deadline: "+strings.Join(missing, "; "))
 	}
 	return nil
+}
+
+func isAway(side analysis.Side) bool { return side.Problem == errDatabaseAway.Error() }
+
+func (s *step) baselineWaits(err error) error {
+	return &pause{
+		reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
+		message: "the change begins when the metrics before it can be stored: " + s.databaseReason(err),
+	}
 }
 
 func count(samples []analysis.Sample) int32 {

@@ -8,12 +8,16 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore"
+	"github.com/acgs/dgm-operator/internal/sandbox"
 	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
@@ -106,6 +110,11 @@ func (s *step) adopt(ctx context.Context, newest *pgstore.Attempt) (lifecycle.St
 	if newest.CompletedAt != nil {
 		s.w.Status.CompletedAt = &metav1.Time{Time: newest.CompletedAt.UTC()}
 	}
+	if newest.UID == string(s.w.UID) {
+		if err := s.findSandbox(ctx); err != nil {
+			return lifecycle.Standing{}, err
+		}
+	}
 	standing := lifecycle.Standing{
 		Phase:   lifecycle.AdoptedPhase(newest.ArchiveStatus),
 		Reason:  dgmv1alpha1.ReasonAdopted,
@@ -135,6 +144,9 @@ func (s *step) undoLost(ctx context.Context, newest *pgstore.Attempt) (lifecycle
 	s.identify(newest.ImprovementID, newest.Attempt, newest.ParentID)
 	s.w.Status.MaterialDigest = newest.MaterialDigest
 	s.w.Status.StartedAt = &metav1.Time{Time: newest.Timestamp.UTC()}
+	if err := s.findSandbox(ctx); err != nil {
+		return lifecycle.Standing{}, err
+	}
 	// A damaged snapshot stalls the rollback, where a person sees it.
 	if _, err := s.recallSnapshot(ctx, newest.ImprovementID); err != nil && !isFailure(err) {
 		return lifecycle.Standing{}, err
@@ -144,6 +156,22 @@ func (s *step) undoLost(ctx context.Context, newest *pgstore.Attempt) (lifecycle
 	}
 	s.claims.Hold(candidateOf(s.w))
 	return s.beginRollback(dgmv1alpha1.ReasonStatusLost, "the status of a running attempt was lost; what it changed is put back from the database"), nil
+}
+
+// findSandbox notes the sandbox that an attempt had when its status was lost, so
+// that it is removed.
+func (s *step) findSandbox(ctx context.Context) error {
+	name := sandbox.NamespaceName(s.w.Status.ImprovementID)
+	var namespace corev1.Namespace
+	err := s.Live.Get(ctx, client.ObjectKey{Name: name}, &namespace)
+	if apierrors.IsNotFound(err) || (err == nil && !s.owns(&namespace)) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for sandbox %s: %w", name, err)
+	}
+	s.w.Status.Sandbox = &dgmv1alpha1.SandboxStatus{Namespace: name}
+	return nil
 }
 
 // recallSnapshot brings the stored state before back from the database into the cluster.

@@ -75,10 +75,16 @@ func (s *step) anotherAttempt(why string) lifecycle.Standing {
 	}
 }
 
+// What status.rollbackReason begins with when a person wants it so.
+const (
+	commandedAbort    = "an abort was commanded"
+	commandedRollback = "a rollback was commanded"
+)
+
 // abort ends an improvement: before Applying nothing was changed, from then on
 // everything is put back.
 func (s *step) abort(reason string) lifecycle.Standing {
-	message := "an abort was commanded" + because(reason)
+	message := commandedAbort + because(reason)
 	if s.w.Status.Phase.MayHaveApplied() {
 		return s.beginRollback("", message)
 	}
@@ -89,7 +95,7 @@ func (s *step) abort(reason string) lifecycle.Standing {
 // commandRollback begins the rollback of an improvement, unless a later one
 // has changed the same paths since.
 func (s *step) commandRollback(ctx context.Context, reason string) (lifecycle.Standing, error) {
-	message := "a rollback was commanded" + because(reason)
+	message := commandedRollback + because(reason)
 	if s.w.Status.Phase == dgmv1alpha1.PhaseCompleted {
 		if s.w.Status.Snapshot == nil {
 			return s.refuseRollback(dgmv1alpha1.ReasonNothingToChange, "this attempt has no snapshot, so there is nothing to put back"), nil

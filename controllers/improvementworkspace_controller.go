@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -43,16 +42,14 @@ type ImprovementWorkspaceReconciler struct {
 	Client client.Client
 	// Live reads past the cache.
 	Live client.Reader
-	// Recorder sends the events.
-	Recorder events.EventRecorder
+	// Events writes the events.
+	Events *EventWriter
 	// Accounts reads and changes users' objects as their ServiceAccounts.
 	Accounts *tenant.Accounts
 	// MetricServers are the Prometheus servers of the platform.
 	MetricServers *prometheus.Servers
 	// Answers asks the sources of metrics.
 	Answers *analysis.Answers
-	// Backlog keeps samples while the database is away.
-	Backlog *SampleBacklog
 	// Pods reads the logs of tests.
 	Pods corev1client.PodsGetter
 	// Store is the database.
@@ -79,6 +76,7 @@ type ImprovementWorkspaceReconciler struct {
 	once          startOnce
 	lostSnapshots sync.Map // of types.NamespacedName
 	replaced      sync.Map // of types.NamespacedName
+	told          sync.Map // of types.NamespacedName: the lifecycle.Standing whose event was sent
 }
 
 // SetupWithManager registers the controller.
@@ -115,6 +113,7 @@ func (r *ImprovementWorkspaceReconciler) Reconcile(ctx context.Context, req ctrl
 		return ctrl.Result{}, nil // the event of our own write follows
 	}
 	s := r.newStep(&cached)
+	s.retell(ctx)
 	if err := s.restoreLostSnapshot(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
@@ -186,8 +185,9 @@ func (s *step) advance(ctx context.Context) (lifecycle.Standing, error) {
 	}
 }
 
-// conclude turns where the improvement stands into conditions, rows, one status
-// write and events, in this order, and errors into a result.
+// conclude turns where the improvement stands into conditions, rows, events of
+// what has happened, one status write and the event of another phase, in this
+// order, and errors into a result.
 func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err error) (ctrl.Result, error) {
 	if s.released {
 		return ctrl.Result{}, nil
@@ -210,13 +210,14 @@ func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err er
 	if mirrorErr := s.reconcileMirror(ctx); mirrorErr != nil {
 		return ctrl.Result{}, mirrorErr
 	}
+	s.announceFacts(ctx)
 	if err := s.writeStatus(ctx); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return ctrl.Result{}, nil // the event of the other write follows
 		}
 		return ctrl.Result{}, err
 	}
-	s.announce(ctx)
+	s.announceMove(ctx)
 	if retry != nil {
 		return ctrl.Result{}, retry // with backoff
 	}

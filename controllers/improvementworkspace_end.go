@@ -114,6 +114,7 @@ func (s *step) endedAt() time.Time {
 func (r *ImprovementWorkspaceReconciler) reconcileGone(ctx context.Context, key types.NamespacedName) (ctrl.Result, error) {
 	r.claims.ReleaseName(key)
 	r.written.Forget(key)
+	r.told.Delete(key)
 	err := r.Outbox.Drain(ctx, r.Store)
 	if err == nil {
 		err = r.Store.Tombstone(ctx, pgstore.KindImprovementWorkspace, key.Namespace, key.Name, "")

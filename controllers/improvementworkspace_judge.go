@@ -245,7 +245,7 @@ func describeJudgement(j judgement) string {
 }
 
 // announceJudgement tells what the constitution said, once.
-func (s *step) announceJudgement() {
+func (s *step) announceJudgement(ctx context.Context) {
 	judged := s.w.Status.Compliance
 	if judged == nil || s.before.Status.Compliance != nil {
 		return
@@ -254,6 +254,6 @@ func (s *step) announceJudgement() {
 	if judged.Accepted == nil || !*judged.Accepted {
 		kind = corev1.EventTypeWarning
 	}
-	s.Recorder.Eventf(s.w, nil, kind, dgmv1alpha1.ReasonJudged, "Judge", "constitution %s: score %s (%s)%s",
-		judged.Hash, judged.ExactScore, judged.Level, because(strings.Join(judged.Violations, ", ")))
+	s.Events.Write(ctx, s.w, kind, dgmv1alpha1.ReasonJudged, "Judge", fmt.Sprintf("constitution %s: score %s (%s)%s",
+		judged.Hash, judged.ExactScore, judged.Level, because(strings.Join(judged.Violations, ", "))))
 }

@@ -247,11 +247,14 @@ func (s *step) metricStatus(name string) *dgmv1alpha1.MetricStatus {
 }
 
 // recordSide stores the samples of a window. A rollback does not wait for the
-// database (P10), and one that waits is compared again later.
+// database (P10): its samples are kept in the outbox. What waits is compared
+// again later.
 func (s *step) recordSide(ctx context.Context, side string, compared []measured, next lifecycle.Next) error {
+	var all []sampleSeries
 	var rows []pgstore.Sample
 	for _, m := range compared {
-		rows = append(rows, s.recorded(m.metric, side, m.candidate.Samples)...)
+		series := s.series(m.metric, side, m.candidate.Samples)
+		all, rows = append(all, series), append(rows, series.rows()...)
 	}
 	err := s.record(ctx, rows)
 	if !errors.Is(err, pgstore.ErrUnavailable) {
@@ -264,7 +267,7 @@ func (s *step) recordSide(ctx context.Context, side string, compared []measured,
 			message: "the metrics are compared, and cannot be stored yet: " + s.databaseReason(err),
 		}
 	case lifecycle.NextRollBack, lifecycle.NextAwaitCommand, lifecycle.NextHold:
-		s.Backlog.Add(rows) // what is held may be kept as it is
+		return s.Outbox.PutSamples(ctx, all) // what is held may be kept as it is
 	case lifecycle.NextWait:
 	}
 	return nil

@@ -119,11 +119,14 @@ func tagsOf(tags map[string]dgmv1alpha1.TagValue) map[string]string {
 	return out
 }
 
+// errDatabaseAway is the answer of a source that could not be asked.
+var errDatabaseAway = errors.New("the database is away")
+
 func databaseSource(store *pgstore.Store, series pgstore.SampleSeries) analysis.Source {
 	return func(ctx context.Context, q analysis.Question) ([]analysis.Sample, error) {
 		points, err := store.ServiceSamples(ctx, series, q.Window().Start, q.Window().End)
 		if errors.Is(err, pgstore.ErrUnavailable) {
-			return nil, errors.New("the database is away")
+			return nil, errDatabaseAway
 		}
 		return samplesOf(points), err
 	}
@@ -199,23 +202,41 @@ func wrote(message string) string {
 	return ", and wrote " + strconv.Quote(cutTo(message, shown))
 }
 
-// recorded are the samples of a side of a metric as rows of performance_metrics.
-// Their ids follow from what they are, so that none is recorded twice.
-func (s *step) recorded(metric *dgmv1alpha1.Metric, side string, samples []analysis.Sample) []pgstore.Sample {
-	id := parseID(s.w.Status.ImprovementID)
-	rows := make([]pgstore.Sample, 0, len(samples))
+// sampleSeries are the samples of a side of a metric.
+type sampleSeries struct {
+	ImprovementID uuid.UUID         `json:"improvementID"`
+	Object        pgstore.Object    `json:"object"`
+	Service       string            `json:"service"`
+	Metric        string            `json:"metric"`
+	Type          string            `json:"type"`
+	Unit          string            `json:"unit,omitempty"`
+	Side          string            `json:"side"`
+	Samples       []analysis.Sample `json:"samples"`
+}
+
+func (s *step) series(metric *dgmv1alpha1.Metric, side string, samples []analysis.Sample) sampleSeries {
+	return sampleSeries{
+		ImprovementID: parseID(s.w.Status.ImprovementID).UUID,
+		Object:        pgstore.Object{Namespace: s.w.Namespace, Name: s.w.Name, UID: string(s.w.UID), Generation: s.w.Generation},
+		Service:       s.w.Spec.Target.Service, Metric: metric.Name, Type: metric.Type, Unit: metric.Unit, Side: side, Samples: samples,
+	}
+}
+
+// rows are the samples as rows of performance_metrics. Their ids follow from what
+// they are, so that none is recorded twice.
+func (s sampleSeries) rows() []pgstore.Sample {
+	rows := make([]pgstore.Sample, 0, len(s.Samples))
 	same := 0
-	for i, sample := range samples {
+	for i, sample := range s.Samples {
 		at := sample.At.UTC().Truncate(time.Microsecond)
-		if same++; i == 0 || !at.Equal(samples[i-1].At.UTC().Truncate(time.Microsecond)) {
+		if same++; i == 0 || !at.Equal(s.Samples[i-1].At.UTC().Truncate(time.Microsecond)) {
 			same = 0
 		}
-		key := strings.Join([]string{metric.Name, side, strconv.FormatInt(at.UnixMicro(), 10), strconv.Itoa(same)}, "\x00")
+		key := strings.Join([]string{s.Metric, s.Side, strconv.FormatInt(at.UnixMicro(), 10), strconv.Itoa(same)}, "\x00")
 		rows = append(rows, pgstore.Sample{
-			ID: uuid.NewSHA1(id.UUID, []byte(key)), Name: metric.Name, Type: metric.Type, Scope: "improvement",
-			Value: strconv.FormatFloat(sample.Value, 'g', -1, 64), Unit: metric.Unit, Service: s.w.Spec.Target.Service,
-			ImprovementID: id, Tags: sideTags(side), Timestamp: at,
-			Object: pgstore.Object{Namespace: s.w.Namespace, Name: s.w.Name, UID: string(s.w.UID), Generation: s.w.Generation},
+			ID: uuid.NewSHA1(s.ImprovementID, []byte(key)), Name: s.Metric, Type: s.Type, Scope: "improvement",
+			Value: strconv.FormatFloat(sample.Value, 'g', -1, 64), Unit: s.Unit, Service: s.Service,
+			ImprovementID: uuid.NullUUID{UUID: s.ImprovementID, Valid: true}, Tags: sideTags(s.Side), Timestamp: at, Object: s.Object,
 		})
 	}
 	return rows

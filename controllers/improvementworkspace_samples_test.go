@@ -47,7 +47,7 @@ func TestP3_RecordedSamplesHaveIDsOfTheirOwn(t *testing.T) {
 	for range 2 {
 		for _, metric := range metrics {
 			for _, side := range []string{sideBaseline, sideCandidate, sideWatch} {
-				for _, row := range s.recorded(metric, side, samples) {
+				for _, row := range s.series(metric, side, samples).rows() {
 					ids[row.ID] = true
 				}
 			}

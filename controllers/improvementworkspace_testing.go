@@ -138,6 +138,14 @@ func (s *step) followTest(ctx context.Context, status *dgmv1alpha1.TestStatus) (
 	if test == nil {
 		return lifecycle.Standing{}, fail(dgmv1alpha1.ReasonTestsFailed, "test %s is not in spec.tests any more", status.Name)
 	}
+	if status.StartedAt == nil {
+		if gone, err := s.endTry(ctx, test, status.Tries-1); err != nil {
+			return lifecycle.Standing{}, err
+		} else if !gone {
+			return s.startTry(ctx, test, status.Tries)
+		}
+		status.StartedAt = s.now()
+	}
 	job, try, log, err := s.readTry(ctx, test, status)
 	if err != nil {
 		return lifecycle.Standing{}, err
@@ -150,10 +158,9 @@ func (s *step) followTest(ctx context.Context, status *dgmv1alpha1.TestStatus) (
 		if err := s.recordTest(ctx, test.Name, func(was sandbox.TestRecord) sandbox.TestRecord { return was.Tried(try, status.Tries, log) }); err != nil {
 			return lifecycle.Standing{}, err
 		}
-		if err := s.endJob(ctx, job); err != nil {
-			return lifecycle.Standing{}, err
-		}
-		return s.startTry(ctx, test, status.Tries+1)
+		// In status before the Job goes: one that is gone is not tried again.
+		status.Tries, status.StartedAt = status.Tries+1, nil
+		return s.testing("test %s: try %d of %d follows", test.Name, status.Tries, sandbox.Tries(test)), nil
 	}
 	record := sandbox.NewTestRecord(try, status.Tries, log)
 	if err := s.recordTest(ctx, test.Name, func(was sandbox.TestRecord) sandbox.TestRecord {
@@ -229,13 +236,18 @@ func (s *step) readLog(ctx context.Context, pod *corev1.Pod, try sandbox.Try) (s
 	return string(log), nil
 }
 
-// endJob has a try that is over, and whose pod may still run, removed.
-func (s *step) endJob(ctx context.Context, job *batchv1.Job) error {
-	err := s.Client.Delete(ctx, job, client.PropagationPolicy(metav1.DeletePropagationBackground), client.Preconditions{UID: &job.UID})
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("end Job %s: %w", job.Name, err)
+// endTry has the Job of a try that is over, and whose pod may still run, removed.
+// gone says that the sandbox is.
+func (s *step) endTry(ctx context.Context, test *dgmv1alpha1.Test, try int32) (gone bool, err error) {
+	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: s.w.Status.Sandbox.Namespace, Name: sandbox.JobName(test.Name, try)}}
+	err = s.Client.Delete(ctx, job, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	if isMissingRight(err) {
+		return true, nil
 	}
-	return nil
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("end Job %s: %w", job.Name, err)
+	}
+	return false, nil
 }
 
 // recordTest commits how a test went, which follows from what was recorded of it
@@ -289,7 +301,7 @@ func testRefused(test string, err error) error {
 
 // announceTests sends an event for each test that has ended, and for what the
 // sandbox lacks, once.
-func (s *step) announceTests() {
+func (s *step) announceTests(ctx context.Context) {
 	for i := range s.w.Status.Tests {
 		test := &s.w.Status.Tests[i]
 		if test.Outcome == dgmv1alpha1.TestRunning || (i < len(s.before.Status.Tests) && s.before.Status.Tests[i].Outcome == test.Outcome) {
@@ -299,11 +311,11 @@ func (s *step) announceTests() {
 		if test.Outcome != dgmv1alpha1.TestPassed {
 			kind = corev1.EventTypeWarning
 		}
-		s.Recorder.Eventf(s.w, nil, kind, dgmv1alpha1.ReasonTestEnded, string(dgmv1alpha1.PhaseTesting), "test %s: %s", test.Name, test.Outcome)
+		s.Events.Write(ctx, s.w, kind, dgmv1alpha1.ReasonTestEnded, string(dgmv1alpha1.PhaseTesting), fmt.Sprintf("test %s: %s", test.Name, test.Outcome))
 	}
 	is, was := s.w.Status.Sandbox, s.before.Status.Sandbox
 	if is != nil && is.LeftOut != "" && (was == nil || was.LeftOut != is.LeftOut) {
-		s.Recorder.Eventf(s.w, nil, corev1.EventTypeWarning, dgmv1alpha1.ReasonSandboxIncomplete, string(dgmv1alpha1.PhaseTesting),
-			"not in the sandbox: %s", cutTo(is.LeftOut, maxSummary*2))
+		s.Events.Write(ctx, s.w, corev1.EventTypeWarning, dgmv1alpha1.ReasonSandboxIncomplete, string(dgmv1alpha1.PhaseTesting),
+			"not in the sandbox: "+cutTo(is.LeftOut, maxSummary*2))
 	}
 }

@@ -5,6 +5,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -111,9 +112,9 @@ func (s *step) approve(ctx context.Context, plan snapshot.Plan, by string) (life
 }
 
 // announceApproval tells who agreed to which plan, once.
-func (s *step) announceApproval() {
+func (s *step) announceApproval(ctx context.Context) {
 	if agreed := s.w.Status.Approval; agreed != nil && s.before.Status.Approval == nil {
-		s.Recorder.Eventf(s.w, nil, corev1.EventTypeNormal, dgmv1alpha1.ReasonApproved, "Approve", "%s has approved the plan %s", agreed.ApprovedBy, agreed.PlanDigest)
+		s.Events.Write(ctx, s.w, corev1.EventTypeNormal, dgmv1alpha1.ReasonApproved, "Approve", fmt.Sprintf("%s has approved the plan %s", agreed.ApprovedBy, agreed.PlanDigest))
 	}
 }
 

@@ -4,6 +4,8 @@ package controllers
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,7 +44,7 @@ func (s *step) watch(ctx context.Context) (standing lifecycle.Standing, done boo
 		return lifecycle.Standing{}, false, err
 	}
 	decision := lifecycle.DecideWatch(s.w, outcomesOf(compared, window))
-	if err := s.recordSide(ctx, sideWatch, compared, lifecycle.NextRollBack); err != nil {
+	if known, err := s.recordWatched(ctx, begun, window, compared, decision.Next); err != nil || !known {
 		return lifecycle.Standing{}, false, err
 	}
 	observation.Watched = &metav1.MicroTime{Time: window.End.UTC()}
@@ -64,6 +66,37 @@ func (s *step) watch(ctx context.Context) (standing lifecycle.Standing, done boo
 	}
 	s.wakeAt(next)
 	return lifecycle.Standing{}, false, nil
+}
+
+// recordWatched stores the samples of a window of the watch, with those of the
+// windows that were missed before it. known is false while a source is being
+// asked for those, or the database is away and nothing has failed: then all of it
+// is compared and stored later.
+func (s *step) recordWatched(ctx context.Context, begun time.Time, window analysis.Window, compared []measured, next lifecycle.Next) (known bool, err error) {
+	missed := analysis.Window{Start: begun, End: window.Start}
+	if watched := s.w.Status.Observation.Watched; watched != nil {
+		missed.Start = watched.UTC()
+	}
+	known = true
+	for i := range compared {
+		if !missed.Start.Before(missed.End) || compared[i].metric.Job != nil {
+			continue
+		}
+		side, answered := s.measure(compared[i].metric, missed, window.End)
+		known = known && answered
+		compared[i].candidate.Samples = append(side.Samples, compared[i].candidate.Samples...)
+	}
+	if !known {
+		s.recheckWithin(lifecycle.FallbackInterval)
+		return false, nil
+	}
+	err = s.recordSide(ctx, sideWatch, compared, next)
+	var waiting *pause
+	if errors.As(err, &waiting) {
+		s.recheckWithin(waiting.recheck)
+		return false, nil
+	}
+	return true, err
 }
 
 // endWatch ends the watch of a change that has failed.

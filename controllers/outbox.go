@@ -3,7 +3,10 @@
 package controllers
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,9 +21,9 @@ import (
 	"github.com/acgs/dgm-operator/internal/pgstore"
 )
 
-// Outbox keeps, in ConfigMaps of the operator's namespace, the last state of
-// objects that went while the database was away: deleting does not wait for it
-// for ever, and nothing is lost (P3).
+// Outbox keeps, in ConfigMaps of the operator's namespace, what did not wait for
+// the database while it was away: the last state of objects that went, and the
+// samples of rollbacks. Nothing is lost (P3).
 type Outbox struct {
 	// Client writes the ConfigMaps.
 	Client client.Client
@@ -34,8 +37,9 @@ type Outbox struct {
 }
 
 const (
-	labelOutbox  = "dgm.acgs.io/outbox"
-	outboxRowKey = "improvement"
+	labelOutbox      = "dgm.acgs.io/outbox"
+	outboxRowKey     = "improvement"
+	outboxSamplesKey = "samples.json.gz"
 )
 
 // +kubebuilder:rbac:groups="",namespace=dgm-system,resources=configmaps,verbs=create;list;delete
@@ -61,20 +65,73 @@ func (o *Outbox) Put(ctx context.Context, row pgstore.Improvement) error {
 	if err != nil {
 		return fmt.Errorf("encode the last state of %s/%s: %w", row.Namespace, row.Name, err)
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.empty = false
-	err = o.Client.Create(ctx, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: o.Namespace, Name: "outbox-" + row.ImprovementID.String(),
-			Labels: map[string]string{labelOutbox: "improvement"},
-		},
-		BinaryData: map[string][]byte{outboxRowKey: encoded},
-	})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := o.put(ctx, "outbox-"+row.ImprovementID.String(), outboxRowKey, encoded); err != nil {
 		return fmt.Errorf("keep the last state of %s/%s until the database is back: %w", row.Namespace, row.Name, err)
 	}
 	return nil
+}
+
+// PutSamples keeps samples; the same again are kept once. Those that the API
+// server refuses are lost, and logged: what is put back does not wait for them.
+func (o *Outbox) PutSamples(ctx context.Context, all []sampleSeries) error {
+	for _, series := range all {
+		encoded, err := encodeSamples(series)
+		if err != nil {
+			return fmt.Errorf("encode the samples of %s: %w", series.Metric, err)
+		}
+		err = o.put(ctx, fmt.Sprintf("outbox-%s-%x", series.ImprovementID, sha256.Sum256(encoded))[:maxOutboxName], outboxSamplesKey, encoded)
+		if refusedForGood(err) {
+			log.FromContext(ctx).Error(err, "Samples are lost: the database is away, and they cannot be kept until it is back", "metric", series.Metric, "lost", len(series.Samples))
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("keep the samples of %s until the database is back: %w", series.Metric, err)
+		}
+	}
+	return nil
+}
+
+// maxOutboxName cuts the digest in the name of what is kept.
+const maxOutboxName = len("outbox-") + 36 + 1 + 32
+
+// refusedForGood tells a refusal from an API server that is away or busy.
+func refusedForGood(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return false
+	}
+	code := status.Status().Code
+	return code >= 400 && code < 500 && !apierrors.IsTooManyRequests(err)
+}
+
+func encodeSamples(series sampleSeries) ([]byte, error) {
+	var encoded bytes.Buffer
+	compressed := gzip.NewWriter(&encoded)
+	err := errors.Join(json.NewEncoder(compressed).Encode(series), compressed.Close())
+	return encoded.Bytes(), err
+}
+
+func decodeSamples(encoded []byte) (sampleSeries, error) {
+	var series sampleSeries
+	compressed, err := gzip.NewReader(bytes.NewReader(encoded))
+	if err == nil {
+		err = json.NewDecoder(compressed).Decode(&series)
+	}
+	return series, err
+}
+
+func (o *Outbox) put(ctx context.Context, name, key string, content []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.empty = false
+	err := o.Client.Create(ctx, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: name, Labels: map[string]string{labelOutbox: "improvement"}},
+		BinaryData: map[string][]byte{key: content},
+	})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
 }
 
 // Drain flushes what may be kept. What is written or read of an object that bears
@@ -112,18 +169,42 @@ func (o *Outbox) flush(ctx context.Context, store *pgstore.Store) error {
 	return nil
 }
 
+// flushOne does not let one that is damaged, or refused, hold up the others.
 func (o *Outbox) flushOne(ctx context.Context, store *pgstore.Store, kept *corev1.ConfigMap) error {
-	var row pgstore.Improvement
-	if err := json.Unmarshal(kept.BinaryData[outboxRowKey], &row); err != nil {
-		log.FromContext(ctx).Error(err, "A ConfigMap labelled as the last state of an improvement holds none: delete it by hand", "configMap", kept.Name)
-		return nil // it must not hold up the others
+	var err error
+	if samples, found := kept.BinaryData[outboxSamplesKey]; found {
+		err = flushSamples(ctx, store, samples)
+	} else {
+		err = flushRow(ctx, store, kept.BinaryData[outboxRowKey])
 	}
-	err := store.MirrorImprovement(ctx, row)
 	var refused *pgstore.RowError
-	if errors.As(err, &refused) {
-		log.FromContext(ctx).Error(err, "The last state of a deleted improvement is lost", "namespace", row.Namespace, "name", row.Name, "state", row.ArchiveStatus)
-	} else if err != nil {
+	var rejected pgstore.RejectedSamples
+	switch {
+	case errors.Is(err, errDamaged):
+		log.FromContext(ctx).Error(err, "A ConfigMap labelled as kept for the database holds nothing of it: delete it by hand", "configMap", kept.Name)
+		return nil
+	case errors.As(err, &refused), errors.As(err, &rejected):
+		log.FromContext(ctx).Error(err, "What was kept while the database was away is lost: the database refuses it", "configMap", kept.Name)
+	case err != nil:
 		return err
 	}
 	return client.IgnoreNotFound(o.Client.Delete(ctx, kept))
+}
+
+var errDamaged = errors.New("it cannot be read")
+
+func flushRow(ctx context.Context, store *pgstore.Store, encoded []byte) error {
+	var row pgstore.Improvement
+	if err := json.Unmarshal(encoded, &row); err != nil {
+		return errors.Join(errDamaged, err)
+	}
+	return store.MirrorImprovement(ctx, row)
+}
+
+func flushSamples(ctx context.Context, store *pgstore.Store, encoded []byte) error {
+	series, err := decodeSamples(encoded)
+	if err != nil {
+		return errors.Join(errDamaged, err)
+	}
+	return store.RecordMetrics(ctx, series.rows())
 }

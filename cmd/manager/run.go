@@ -219,10 +219,10 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	if err := metrics.Registry.Register(&monitoring.Sources{Answers: answers}); err != nil {
 		return err
 	}
-	backlog := &controllers.SampleBacklog{Store: store, Log: ctrl.Log.WithName("samples")}
 	improvements := &controllers.ImprovementWorkspaceReconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder("dgm-operator"),
-		MetricServers: servers, Answers: answers, Backlog: backlog,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
+		Events:        &controllers.EventWriter{Client: mgr.GetClient(), Instance: envOr("POD_NAME", hostname()), Clock: clock.RealClock{}},
+		MetricServers: servers, Answers: answers,
 		Accounts: accounts, Pods: clients.CoreV1(), Store: store, Admission: guard, Approvals: approvals, Outbox: outbox,
 		ClusterName: o.clusterName, TenantRole: o.tenantRole, Operator: o.serviceAccount,
 		Workers: o.workers, Clock: clock.RealClock{},
@@ -246,7 +246,7 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	}
 	return errors.Join(
 		improvements.SetupWithManager(mgr), policies.SetupWithManager(mgr), configurations.SetupWithManager(mgr),
-		mgr.Add(resync), mgr.Add(manager.RunnableFunc(store.Lead)), mgr.Add(monitor), mgr.Add(backlog),
+		mgr.Add(resync), mgr.Add(manager.RunnableFunc(store.Lead)), mgr.Add(monitor),
 	)
 }
 

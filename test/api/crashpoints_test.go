@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	gocmp "github.com/google/go-cmp/cmp"
-
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/test/crashtest"
 	"github.com/acgs/dgm-operator/test/kubetest"
@@ -28,80 +26,132 @@ type crashScenario struct {
 	name string
 	// live makes what the improvement needs and the improvement itself, commands
 	// what a person would, and fails the test unless all ends as it should. name is
-	// its own for each life; lives of one test share a namespace. The operator is
+	// its own for each life; lives of one lane share a namespace. The operator is
 	// killed meanwhile, and started again.
 	live func(w *world, name string)
+	// phases are those whose writes are walked; all when there are none. The others
+	// are as in another scenario.
+	phases []dgmv1alpha1.Phase
 	// atLeast is how many writes there surely are: fewer mean that the gate does
 	// not see them.
 	atLeast int
 }
 
 // lanes is how many operators are killed beside each other.
-const lanes = 2
-
-// walk is the crash points of a scenario: those that are known, and where each
-// is in the order of the writes.
-type walk struct {
-	mu    sync.Mutex
-	order []crashtest.Write
-	tries map[crashtest.Write]int
-	ended map[crashtest.Write]bool
-	lives int
-}
+const lanes = 10
 
 // maxTries is how often a write is waited for that does not come every time, since
 // it depends on which of two came first.
 const maxTries = 3
 
-// next is a crash point that is still to be walked.
-func (k *walk) next() (at crashtest.Write, life int, found bool) {
+// walk is the crash points of a scenario: those that are known, and where each
+// is in the order of the writes.
+type walk struct {
+	crashScenario
+	number int
+	begun  bool
+	order  []crashtest.Write
+	tries  map[crashtest.Write]int
+	under  map[crashtest.Write]bool // being walked
+	ended  map[crashtest.Write]bool
+	lives  int
+}
+
+// walks are all scenarios, which the lanes share.
+type walks struct {
+	mu      sync.Mutex
+	changed *sync.Cond
+	all     []*walk
+	running int
+}
+
+func newWalks(scenarios ...crashScenario) *walks {
+	k := &walks{}
+	k.changed = sync.NewCond(&k.mu)
+	for i, scenario := range scenarios {
+		k.all = append(k.all, &walk{
+			crashScenario: scenario, number: i, order: []crashtest.Write{{}},
+			tries: map[crashtest.Write]int{}, under: map[crashtest.Write]bool{}, ended: map[crashtest.Write]bool{},
+		})
+	}
+	return k
+}
+
+// next is a scenario and a crash point of it that is still to be walked; it waits
+// while another lane may find some.
+func (k *walks) next() (scenario *walk, at crashtest.Write, life int, found bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for {
+		for _, one := range k.all {
+			if at, found := one.next(); found {
+				k.running++
+				one.lives++
+				return one, at, one.lives, true
+			}
+		}
+		if k.running == 0 {
+			return nil, crashtest.Write{}, 0, false
+		}
+		k.changed.Wait()
+	}
+}
+
+func (k *walk) next() (crashtest.Write, bool) {
+	if !k.begun {
+		k.begun = true
+		return crashtest.Never, true // the first life tells what there is
+	}
 	for _, write := range k.order {
-		if !k.ended[write] && k.tries[write] < maxTries {
+		if k.isWalked(write) && !k.ended[write] && !k.under[write] && k.tries[write] < maxTries {
 			k.tries[write]++
-			k.lives++
-			return write, k.lives, true
+			k.under[write] = true
+			return write, true
 		}
 	}
-	return crashtest.Write{}, 0, false
+	return crashtest.Write{}, false
+}
+
+// isWalked tells the writes of the scenario's phases from those before.
+func (k *walk) isWalked(write crashtest.Write) bool {
+	return len(k.phases) == 0 || slices.Contains(k.phases, dgmv1alpha1.Phase(write.Phase))
 }
 
 // lived notes what a life has written, each after what it came after.
-func (k *walk) lived(at crashtest.Write, writes []crashtest.Write, ended bool) {
+func (k *walks) lived(scenario *walk, at crashtest.Write, writes []crashtest.Write, ended bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	defer k.changed.Broadcast()
+	k.running--
+	delete(scenario.under, at)
 	if ended {
-		k.ended[at] = true
+		scenario.ended[at] = true
 	}
 	place := 0
 	for _, write := range writes {
-		if known := slices.Index(k.order, write); known >= 0 {
+		if known := slices.Index(scenario.order, write); known >= 0 {
 			place = max(place, known)
 			continue
 		}
 		place++
-		k.order = slices.Insert(k.order, place, write)
+		scenario.order = slices.Insert(scenario.order, place, write)
 	}
 }
 
 // TestKilledAtEachWrite kills the operator with SIGKILL before the first and
 // after each write, to the API server and to the database, of each scenario.
 func TestKilledAtEachWrite(t *testing.T) {
-	scenarios := []crashScenario{keptThenRolledBack(), rolledBackByItself()}
-	walks := make([]*walk, len(scenarios))
-	for i := range walks {
-		walks[i] = &walk{order: []crashtest.Write{{}}, tries: map[crashtest.Write]int{}, ended: map[crashtest.Write]bool{}}
-	}
+	t.Parallel()
+	scenarios := newWalks(
+		triedAndApproved(), measuredAndWatched(), regressedWhileWatched(), regressed(), reverted(), deletedWhileTested(),
+		keptThenRolledBack(), rolledBackByItself(),
+	)
 	outer := newWorld(t)
 	t.Run("lanes", func(t *testing.T) {
 		for lane := range lanes {
 			t.Run(fmt.Sprint(lane), func(t *testing.T) {
 				t.Parallel()
-				l := outer.lane(t)
-				for i, scenario := range scenarios {
-					l.walk(scenario, walks[i], fmt.Sprintf("life-%d", i))
-				}
+				outer.lane(t).walk(scenarios)
 			})
 		}
 	})
@@ -109,11 +159,11 @@ func TestKilledAtEachWrite(t *testing.T) {
 		return
 	}
 	var table strings.Builder
-	for i, scenario := range scenarios {
-		if points := len(walks[i].ended); points <= scenario.atLeast {
+	for _, scenario := range scenarios.all {
+		if points := len(scenario.ended); points <= scenario.atLeast {
 			t.Errorf("%s: %d crash points, want more than %d", scenario.name, points, scenario.atLeast)
 		}
-		table.WriteString(walks[i].table(scenario.name))
+		table.WriteString(scenario.table())
 	}
 	t.Log("\n" + table.String())
 	if os.Getenv("UPDATE_GOLDEN") != "" {
@@ -127,16 +177,21 @@ const crashPage = `# Crash points
 
 Where the operator was killed, with SIGKILL, in each of the scenarios, and what was left then to be gone on from: after each write that the
 API server or the database had taken, with the answer withheld. Between two writes nothing changes outside of the operator, so that after
-one is also before the next. An operator that is started then ends each of them as if nothing had been: the state before is back byte
-for byte, the rows agree, no finalizer is left, and nothing was restarted twice.
+one is also before the next. An operator that is started then ends each of them as if nothing had been: live objects are as they should be,
+byte for byte where they are put back; nothing was restarted twice, and no test made twice; the archive has one row, with its end; tests, verdicts
+and samples are each there once; an event tells of each step; no sandbox and no finalizer is left. Where a scenario begins as another one does,
+only the phases in which it differs are walked.
 
 ` + "`UPDATE_GOLDEN=1 go test ./test/api -run TestKilledAtEachWrite`" + ` walks them all and writes this page.
 `
 
-func (k *walk) table(scenario string) string {
+func (k *walk) table() string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "\n## %s\n\n| phase in status | killed after | outcome |\n|---|---|---|\n", scenario)
+	fmt.Fprintf(&out, "\n## %s\n\n| phase in status | killed after | outcome |\n|---|---|---|\n", k.name)
 	for _, write := range k.order {
+		if !k.isWalked(write) {
+			continue
+		}
 		phase, what, outcome := cmp.Or(write.Phase, "none"), write.String(), "as without a crash"
 		if write == (crashtest.Write{}) {
 			what = "nothing was written"
@@ -163,12 +218,14 @@ func (w *world) lane(t *testing.T) *lane {
 	own := *w
 	own.T, own.url, own.namespace = t, w.server.Database(t), kubetest.Namespace(t)
 	own.tenant("improver", "configmaps", "services")
-	own.rollsOutWithin(200 * time.Millisecond)
+	own.mayRunJobs()
+	own.rollsOutWithin(500 * time.Millisecond)
 	l := &lane{world: &own, gate: &crashtest.Gate{}}
+	own.keepsHouse(l.gate)
 	options := operatortest.Options{
 		DatabaseURL: l.gate.Postgres(t, own.url), ClusterName: "test", Name: "replica-0",
-		Args:    []string{"--leader-elect=false"}, // the other lanes' operators are no replicas
-		Cluster: l.gate.APIServer(t, operatortest.ClusterConfig(t), own.namespace),
+		Args:    []string{"--leader-elect=false", "--leader-election-namespace=" + own.home}, // nobody waits for the Lease of one that was killed
+		Cluster: own.alone,
 	}
 	l.supervise(options)
 	return l
@@ -213,96 +270,29 @@ func (l *lane) current() *operatortest.Operator {
 	return l.operator
 }
 
-// walk lives a scenario again and again, each time with the operator killed at
-// another write, until there is none left.
-func (l *lane) walk(scenario crashScenario, k *walk, name string) {
+// walk lives the scenarios again and again, each time with the operator killed
+// at another write, until there is none left.
+func (l *lane) walk(scenarios *walks) {
 	l.Helper()
-	at, life, found := crashtest.Never, 0, true // the first life tells what there is
-	for ; found; at, life, found = k.next() {
-		l.eventually("the operator is up", func() error { return leads(l.current()) })
-		l.gate.Arm(at, l.kill)
-		scenario.live(l.world, fmt.Sprintf("%s-%d", name, life))
-		writes, ended := l.gate.Disarm()
-		if l.Failed() {
-			l.Fatalf("%s, killed after %q in %s: %v", scenario.name, at, at.Phase, writes)
+	for !l.Failed() {
+		scenario, at, life, found := scenarios.next()
+		if !found {
+			return
 		}
-		k.lived(at, writes, ended)
+		var writes []crashtest.Write
+		ended := false
+		name := fmt.Sprintf("life-%d-%d", scenario.number, life)
+		l.Run(name, func(t *testing.T) {
+			own := *l.world
+			own.T = t
+			own.eventually("the operator is up", func() error { return leads(l.current()) })
+			l.gate.Arm(at, l.kill)
+			scenario.live(&own, name)
+			writes, ended = l.gate.Disarm()
+			if t.Failed() {
+				t.Errorf("killed after %q in %s: %v", at, at.Phase, writes)
+			}
+		})
+		scenarios.lived(scenario, at, writes, ended)
 	}
-}
-
-// shopOf makes a service of its own in the lane's namespace, and an improvement
-// that changes its settings and restarts it.
-func (w *world) shopOf(name string, edits ...func(*dgmv1alpha1.ImprovementWorkspace)) (ttl *dgmv1alpha1.ImprovementWorkspace, objects []string) {
-	w.Helper()
-	w.configMap(name, map[string]string{"CACHE_TTL": "5"})
-	w.deployment(name, "shop:1")
-	w.eventually(name+" is rolled out", func() error {
-		if _, seen := w.live("Deployment/" + name).Object["status"].(map[string]any)["observedGeneration"]; !seen {
-			return errorf("its status is empty")
-		}
-		return nil
-	})
-	ttl = w.improvement(name, name, append([]func(*dgmv1alpha1.ImprovementWorkspace){targets(name), restarts(name, "1m")}, edits...)...)
-	return ttl, []string{"ConfigMap/" + name, "Deployment/" + name}
-}
-
-// endsRolledBack checks all that a rollback promises.
-func (w *world) endsRolledBack(ttl *dgmv1alpha1.ImprovementWorkspace, objects []string, before map[string]string) {
-	w.Helper()
-	w.reaches(ttl, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
-	if diff := gocmp.Diff(before, w.contents(objects)); diff != "" {
-		w.Errorf("after the rollback (-before +after):\n%s", diff)
-	}
-	for _, object := range objects {
-		if owners := w.owners(object); contains(owners, dgmv1alpha1.FieldManager+" Update") {
-			w.Errorf("the operator still owns fields of %s:\n%s", object, owners)
-		}
-	}
-	w.synced(ttl)
-	w.rows("rolled_back|failed|1", stateOf, ttl.Name, w.namespace)
-	w.rows("1", `SELECT count(*) FROM dgm.rollback_snapshots JOIN dgm.dgm_archive USING (improvement_id) WHERE name = $1 AND namespace = $2`, ttl.Name, w.namespace)
-	w.eventually("the finalizer goes", func() error {
-		if left := w.refresh(ttl).Finalizers; len(left) > 0 {
-			return errorf("finalizers %v", left)
-		}
-		return nil
-	})
-}
-
-func keptThenRolledBack() crashScenario {
-	return crashScenario{name: "kept, then rolled back by a command", atLeast: 16, live: func(w *world, name string) {
-		w.Helper()
-		ttl, objects := w.shopOf(name)
-		before := w.contents(objects)
-		w.create(ttl)
-		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
-		if got := w.data(ttl.Name)["CACHE_TTL"]; got != "60" {
-			w.Errorf("CACHE_TTL is %s, want 60", got)
-		}
-		w.synced(ttl)
-		// One restart is one new generation; a second one would be another.
-		if generation := w.live("Deployment/" + ttl.Name).GetGeneration(); generation != 2 {
-			w.Errorf("the Deployment was changed %d times, want once", generation-1)
-		}
-		w.rows("completed|completed|1", stateOf, ttl.Name, w.namespace)
-		w.annotate(ttl, dgmv1alpha1.AnnotationRollback, "1")
-		w.endsRolledBack(ttl, objects, before)
-		if generation := w.live("Deployment/" + ttl.Name).GetGeneration(); generation != 3 {
-			w.Errorf("the Deployment was changed %d times, want twice", generation-1)
-		}
-	}}
-}
-
-func rolledBackByItself() crashScenario {
-	return crashScenario{name: "unhealthy, and rolled back by itself", atLeast: 16, live: func(w *world, name string) {
-		w.Helper()
-		ttl, objects := w.shopOf(name, over(
-			[2]string{"ConfigMap/" + name, `data: {CACHE_TTL: "60"}`},
-			[2]string{"Deployment/" + name, `spec: {template: {spec: {containers: [{name: main, image: "shop:late"}]}}}`},
-		))
-		before := w.contents(objects)
-		w.create(ttl)
-		w.endsRolledBack(ttl, objects, before)
-		w.says(w.refresh(ttl).Status.RollbackReason, dgmv1alpha1.ReasonRolloutFailed)
-	}}
 }

@@ -84,10 +84,11 @@ func TestDriftOfTheSchemaIsToldByConditionAndMetric(t *testing.T) {
 // --analytics-url-file leads the analytics to a standby, and --analytics-max-lag
 // says how far behind it may be: here further than by default.
 func TestAnalyticsFlagsLeadToTheStandby(t *testing.T) {
+	t.Parallel()
 	primary := pgtest.Start(t)
 	url := primary.Database(t)
 	standby := primary.Standby(t)
-	w := newWorldOn(t, primary, url)
+	w := newOwnWorldOn(t, primary, url)
 	replica := standby.URL(url[strings.LastIndex(url, "/")+1 : strings.Index(url, "?")])
 	file := filepath.Join(t.TempDir(), "analytics-url")
 	if err := os.WriteFile(file, []byte(pgtest.ServiceURL(replica)), 0o600); err != nil {

@@ -6,6 +6,7 @@ package api
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -19,15 +20,24 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/test/crashtest"
 	"github.com/acgs/dgm-operator/test/kubetest"
 	"github.com/acgs/dgm-operator/test/operatortest"
 	"github.com/acgs/dgm-operator/test/pgtest"
 )
 
+// atOnce is how many tests run beside each other: most of their time they wait.
+const atOnce = "16"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", atOnce); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	kubetest.Stop()
 	operatortest.RemoveBinary()
@@ -42,6 +52,11 @@ type world struct {
 	url       string
 	operator  *operatortest.Operator
 	namespace string
+	// home is the operator's own namespace.
+	home string
+	// alone is the way to the API server of an operator that sees the improvements of
+	// this namespace only, and whose home it is; nil: it sees all.
+	alone *rest.Config
 }
 
 // newWorld makes a world with a database and a namespace of its own, and no
@@ -51,6 +66,43 @@ func newWorld(t *testing.T) *world {
 	operatortest.Install(t)
 	server := pgtest.Shared(t)
 	return newWorldOn(t, server, server.Database(t))
+}
+
+// newOwnWorld is newWorld for a test that runs beside others: its operator sees
+// its namespace only, keeps its outbox there, and is not elected. It must not
+// change what all share, such as admission policies or the keyset.
+func newOwnWorld(t *testing.T) *world {
+	t.Helper()
+	t.Parallel()
+	server := pgtest.Shared(t)
+	return newOwnWorldOn(t, server, server.Database(t))
+}
+
+// newOwnWorldOn is newOwnWorld, after t.Parallel, with a database of one's own.
+func newOwnWorldOn(t *testing.T, server *pgtest.Server, url string) *world {
+	t.Helper()
+	w := newWorldOn(t, server, url)
+	w.keepsHouse(&crashtest.Gate{})
+	return w
+}
+
+// keepsHouse makes the world's namespace the operator's own as well, and leads it
+// there through a gate.
+func (w *world) keepsHouse(gate *crashtest.Gate) {
+	w.Helper()
+	for _, name := range []string{"dgm-operator-leader-election", "dgm-operator-manager"} {
+		var role rbacv1.Role
+		if err := w.Get(context.Background(), client.ObjectKey{Namespace: w.home, Name: name}, &role); err != nil {
+			w.Fatal(err)
+		}
+		w.create(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, Rules: role.Rules})
+		w.create(&rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: w.home, Name: "dgm-operator"}},
+		})
+	}
+	w.alone, w.home = gate.APIServer(w, operatortest.ClusterConfig(w), w.namespace), w.namespace
 }
 
 func newWorldOn(t *testing.T, server *pgtest.Server, url string) *world {
@@ -68,7 +120,7 @@ func newWorldOn(t *testing.T, server *pgtest.Server, url string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, Client: c, server: server, url: url, namespace: kubetest.Namespace(t)}
+	w := &world{T: t, Client: c, server: server, url: url, namespace: kubetest.Namespace(t), home: "dgm-system"}
 	w.tenant("improver", "configmaps")
 	t.Cleanup(w.removeAll)
 	w.removeLease() // the operator of the test before was killed
@@ -85,7 +137,16 @@ func (w *world) start(args ...string) *operatortest.Operator {
 
 func (w *world) launch(name string, args ...string) *operatortest.Operator {
 	w.Helper()
-	return operatortest.Start(w.T, operatortest.Options{DatabaseURL: w.url, ClusterName: "test", Name: name, Args: args})
+	args = append([]string{"--leader-election-namespace=" + w.home, fmt.Sprintf("--leader-elect=%t", w.alone == nil)}, args...)
+	return operatortest.Start(w.T, operatortest.Options{DatabaseURL: w.url, ClusterName: "test", Name: name, Args: args, Cluster: w.alone})
+}
+
+// seen is where the world's operator sees improvements and policies.
+func (w *world) seen() client.InNamespace {
+	if w.alone != nil {
+		return client.InNamespace(w.namespace)
+	}
+	return ""
 }
 
 // removeAll removes every object of the test, so that the next one's operator
@@ -93,7 +154,7 @@ func (w *world) launch(name string, args ...string) *operatortest.Operator {
 func (w *world) removeAll() {
 	ctx := context.Background()
 	var list dgmv1alpha1.ImprovementWorkspaceList
-	if err := w.List(ctx, &list); err != nil {
+	if err := w.List(ctx, &list, w.seen()); err != nil {
 		w.Errorf("list what is left: %v", err)
 	}
 	for i := range list.Items {
@@ -106,11 +167,14 @@ func (w *world) removeAll() {
 		_ = w.Delete(ctx, item)
 	}
 	var policies dgmv1alpha1.BanditPolicyList
-	if err := w.List(ctx, &policies); err != nil {
+	if err := w.List(ctx, &policies, w.seen()); err != nil {
 		w.Errorf("list what is left: %v", err)
 	}
 	for i := range policies.Items {
 		_ = w.Delete(ctx, &policies.Items[i])
+	}
+	if w.alone != nil {
+		return
 	}
 	if err := w.DeleteAllOf(ctx, &dgmv1alpha1.SystemConfiguration{}); err != nil {
 		w.Errorf("delete the settings that are left: %v", err)

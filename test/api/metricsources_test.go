@@ -63,7 +63,7 @@ func (w *world) latencyOf(configMap string, factor float64) *prometheus.Registry
 }
 
 func TestPrometheusIsAskedAndMayBeAway(t *testing.T) {
-	w := newWorld(t)
+	w := newOwnWorld(t)
 	w.configMap("scraped", map[string]string{"CACHE_TTL": "5"})
 	server := promtest.Start(t, w.latencyOf("scraped", 0.8))
 	file := filepath.Join(t.TempDir(), "sources.yaml")
@@ -112,8 +112,9 @@ func TestPrometheusIsAskedAndMayBeAway(t *testing.T) {
 }
 
 func TestP10_ARegressionIsRolledBackWithoutTheDatabase(t *testing.T) {
+	t.Parallel()
 	database := pgtest.Start(t)
-	w := newWorldOn(t, database, database.Database(t))
+	w := newOwnWorldOn(t, database, database.Database(t))
 	w.configMap("scraped", map[string]string{"CACHE_TTL": "5"})
 	server := promtest.Start(t, w.latencyOf("scraped", 1.4))
 	file := filepath.Join(t.TempDir(), "sources.yaml")
@@ -130,9 +131,21 @@ func TestP10_ARegressionIsRolledBackWithoutTheDatabase(t *testing.T) {
 	if ttl := w.data("scraped")["CACHE_TTL"]; ttl != "5" || done.Status.Reward != "0" {
 		t.Errorf("CACHE_TTL %q, reward %q", ttl, done.Status.Reward)
 	}
+	// P3: nor is what it was rolled back for lost with the operator.
+	w.operator.Kill()
+	if kept := w.outbox(); kept != 1 {
+		t.Errorf("the samples are kept in %d ConfigMaps, want one", kept)
+	}
 	database.Start(t)
+	w.lead("--metric-sources-file=" + file)
 	w.synced(object)
 	w.rows("rolled_back|0|t", `SELECT status, metadata ->> 'reward', (performance_after #>> '{metrics,p99-latency,samples}' =
 		(SELECT count(*)::text FROM dgm.performance_metrics m WHERE m.improvement_id = a.improvement_id AND tags ->> 'side' = 'candidate'))::text::char(1)
 		FROM dgm.dgm_archive a WHERE improvement_id = $1`, done.Status.ImprovementID)
+	w.eventually("nothing is kept any more", func() error {
+		if kept := w.outbox(); kept != 0 {
+			return errorf("%d ConfigMaps are kept", kept)
+		}
+		return nil
+	})
 }

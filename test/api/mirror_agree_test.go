@@ -75,7 +75,7 @@ func (w *world) observeMirror() (mirrored, error) {
 	defer cancel()
 	var improvements dgmv1alpha1.ImprovementWorkspaceList
 	var policies dgmv1alpha1.BanditPolicyList
-	if err := errors.Join(w.List(ctx, &improvements), w.List(ctx, &policies)); err != nil {
+	if err := errors.Join(w.List(ctx, &improvements, w.seen()), w.List(ctx, &policies, w.seen())); err != nil {
 		return m, err
 	}
 	m.improvements, m.policies = improvements.Items, policies.Items
@@ -333,7 +333,7 @@ func clientKey(object client.Object) client.ObjectKey { return client.ObjectKeyF
 func (w *world) outbox() int {
 	w.Helper()
 	var kept corev1.ConfigMapList
-	if err := w.List(context.Background(), &kept, client.InNamespace("dgm-system"), client.HasLabels{"dgm.acgs.io/outbox"}); err != nil {
+	if err := w.List(context.Background(), &kept, client.InNamespace(w.home), client.HasLabels{"dgm.acgs.io/outbox"}); err != nil {
 		w.Fatal(err)
 	}
 	return len(kept.Items)

@@ -111,9 +111,10 @@ func (w *world) liveOneLife(i int, seed uint64) {
 }
 
 func TestP3_DatabaseAwayForLong(t *testing.T) {
+	t.Parallel()
 	const outage = 12 * time.Second
 	server := pgtest.Start(t)
-	w := newWorldOn(t, server, server.Database(t))
+	w := newOwnWorldOn(t, server, server.Database(t))
 	w.lead(quickTakeover...)
 	defer w.watchTruth()()
 	w.configMap("config", map[string]string{"CACHE_TTL": "5"})
@@ -340,8 +341,9 @@ func TestP3_FailoverThatLostCommits(t *testing.T) {
 // The end of deleted improvements outlives the outage and two kills of the
 // operator, and an improvement that comes back under the old name finds it.
 func TestP3_DeletedWhileItMustBeRolledBackAndTheDatabaseIsAway(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Start(t)
-	w := newWorldOn(t, server, server.Database(t))
+	w := newOwnWorldOn(t, server, server.Database(t))
 	w.lead(quickTakeover...)
 	w.configMap("gone", map[string]string{"CACHE_TTL": "5"})
 	w.configMap("again", map[string]string{"CACHE_TTL": "5"})

@@ -379,7 +379,7 @@ func TestAKeptChangeIsWatched(t *testing.T) {
 }
 
 func TestObservingSurvivesKills(t *testing.T) {
-	w := newWorld(t)
+	w := newOwnWorld(t)
 	w.start()
 	object := w.observes("killed", changed(0.8), func(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.Observe.Window = "6s" })
 	// The baseline is recorded once, whenever the operator is killed.

@@ -39,8 +39,9 @@ type population struct {
 
 func newPopulation(t *testing.T) *population {
 	t.Helper()
+	t.Parallel()
 	server := pgtest.StartArchiving(t)
-	w := newWorldOn(t, server, server.Database(t))
+	w := newOwnWorldOn(t, server, server.Database(t))
 	w.lead(quickTakeover...)
 	p := &population{world: w, gate: w.gate(), objects: map[string]*dgmv1alpha1.ImprovementWorkspace{}}
 	p.beforeTheBackup()

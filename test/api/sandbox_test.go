@@ -4,8 +4,6 @@ package api
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -225,8 +223,8 @@ func TestSandbox_NoneIsLeft(t *testing.T) {
 		ttl := w.testedShop(testOf("endless"))
 		w.create(ttl)
 		w.eventually("the test runs", func() error {
-			if jobs, _ := k.seen(); jobs == 0 {
-				return errorf("no Job yet: %s", message(w.refresh(ttl)))
+			if len(w.refresh(ttl).Status.Tests) == 0 {
+				return errorf("no test yet: %s", message(w.refresh(ttl)))
 			}
 			return nil
 		})
@@ -271,6 +269,13 @@ func TestSandbox_NoneIsLeft(t *testing.T) {
 		w.reaches(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonAborted)
 		k.noSandbox()
 	})
+	w.scenario("its status lost", func(w *world) {
+		k, ttl := running(w)
+		w.wipe(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.ReasonRolledBack)
+		k.noSandbox()
+		w.values(map[string]string{"config": "5"})
+	})
 	w.scenario("removed under it", func(w *world) {
 		k, ttl := running(w)
 		own, err := k.sandboxes(context.Background())
@@ -301,45 +306,4 @@ func TestSandbox_OrphansAreSweptAtStart(t *testing.T) {
 	}
 	w.start()
 	k.noSandbox()
-}
-
-// The operator is killed at every write that it makes on the way through a sandbox.
-func TestSandbox_KilledAtEveryWrite(t *testing.T) {
-	w := newWorld(t)
-	k := w.keeper(passes)
-	kills := w.killAtEveryWrite()
-	ttl := w.testedShop(testOf("smoke"))
-	w.create(ttl)
-	for limit := time.Now().Add(4 * time.Minute); ; {
-		w.start()
-		kills.arm()
-		select {
-		case <-w.operator.Exited():
-			w.removeLease()
-		case <-kills.through(w, ttl):
-		}
-		if w.refresh(ttl).Status.Phase.IsTerminal() {
-			break
-		}
-		if time.Now().After(limit) {
-			t.Fatalf("after %d kills it is not done: %s", len(kills.at()), message(w.refresh(ttl)))
-		}
-	}
-	kills.disarm()
-	w.start()
-	ttl = w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
-	w.rows("smoke|Passed|0|1|map[p99:1.5]|", testsOf, ttl.Status.ImprovementID)
-	k.noSandbox()
-	if jobs, namespaces := k.seen(); jobs != 1 || namespaces != 1 {
-		t.Errorf("%d Jobs in %d sandboxes; want one in one, whatever crashes", jobs, namespaces)
-	}
-	at := kills.at()
-	t.Logf("killed %d times: %s", len(at), strings.Join(at, " "))
-	for _, want := range []string{"Namespace", "RoleBinding", "NetworkPolicy", "ResourceQuota", "LimitRange", "ServiceAccount", "ConfigMap", "Deployment", "Job", "ImprovementWorkspace"} {
-		if !slices.ContainsFunc(at, func(write string) bool {
-			return strings.HasPrefix(write, want+"/") || strings.HasPrefix(write, want+" ")
-		}) {
-			t.Errorf("it was never killed at a write of a %s", want)
-		}
-	}
 }

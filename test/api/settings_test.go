@@ -23,7 +23,7 @@ func (w *world) configure(key, value string) {
 
 // The operator obeys the settings, and takes up their changes while it runs.
 func TestSettingsAreObeyedWithoutARestart(t *testing.T) {
-	w := newWorld(t)
+	w := newOwnWorld(t)
 	w.lead()
 	for _, name := range []string{"slow", "held", "next", "again"} {
 		w.configMap(name, map[string]string{"CACHE_TTL": "5"})

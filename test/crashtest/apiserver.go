@@ -24,12 +24,12 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// improvements is the path by which improvements of all namespaces are listed.
-const improvements = "/apis/dgm.acgs.io/v1alpha1/improvementworkspaces"
+// group is the path of the operator's kinds.
+const group = "/apis/dgm.acgs.io/v1alpha1/"
 
 // APIServer is a way to the API server, as the user of config, that leads through
-// the gate. Whoever goes it sees the improvements of one namespace only, so that
-// several managers can work beside each other.
+// the gate. Whoever goes it sees the improvements and policies of one namespace
+// only, so that several managers can work beside each other.
 func (g *Gate) APIServer(t TB, config *rest.Config, namespace string) *rest.Config {
 	t.Helper()
 	transport, err := rest.TransportFor(config)
@@ -40,13 +40,12 @@ func (g *Gate) APIServer(t TB, config *rest.Config, namespace string) *rest.Conf
 	if err != nil {
 		t.Fatalf("crashtest: %v", err)
 	}
-	own := strings.Replace(improvements, "/improvementworkspaces", "/namespaces/"+namespace+"/improvementworkspaces", 1)
 	proxy := &httputil.ReverseProxy{
 		Transport: gated{gate: g, next: transport},
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			if r.In.URL.Path == improvements {
-				r.Out.URL.Path = own
+			if kind, found := strings.CutPrefix(r.In.URL.Path, group); found && (kind == "improvementworkspaces" || kind == "banditpolicies") {
+				r.Out.URL.Path = group + "namespaces/" + namespace + "/" + kind
 			}
 		},
 		FlushInterval: -1, // watches
@@ -94,7 +93,7 @@ func counts(request *http.Request) bool {
 	if request.Method == http.MethodGet || request.URL.Query().Has("dryRun") {
 		return false
 	}
-	for _, other := range []string{"/leases", "/secrets", "/events", "reviews"} {
+	for _, other := range []string{"/leases", "/namespaces/dgm-system/secrets", "/events", "reviews"} {
 		if strings.Contains(request.URL.Path, other) {
 			return false
 		}

@@ -16,7 +16,7 @@ import (
 
 // rowsOfImprovements are the statements that write what an improvement is; others
 // (the writer's fence, upkeep) have their own times.
-var rowsOfImprovements = regexp.MustCompile(`(?is)\b(insert\s+into|update|delete\s+from)\s+dgm\.(dgm_archive|improvement_workspaces|rollback_snapshots|constitutional_compliance_logs|performance_metrics)\b`)
+var rowsOfImprovements = regexp.MustCompile(`(?is)\b(insert\s+into|update|delete\s+from)\s+dgm\.(dgm_archive|improvement_workspaces|rollback_snapshots|constitutional_compliance_logs)\b|^copy "dgm"."performance_metrics"`)
 
 var statementName = regexp.MustCompile(`(?m)^-- name: (\w+)`)
 
@@ -137,7 +137,7 @@ func (s *session) runs(text string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name := strings.Join(strings.Fields(text)[:3], " ")
+	name := strings.Join(strings.Fields(text)[:2], " ")
 	if found := statementName.FindStringSubmatch(text); found != nil {
 		name = found[1]
 	}
