@@ -221,11 +221,10 @@ func (w *world) lane(t *testing.T) *lane {
 	own.mayRunJobs()
 	own.rollsOutWithin(500 * time.Millisecond)
 	l := &lane{world: &own, gate: &crashtest.Gate{}}
-	own.keepsHouse(l.gate)
 	options := operatortest.Options{
 		DatabaseURL: l.gate.Postgres(t, own.url), ClusterName: "test", Name: "replica-0",
-		Args:    []string{"--leader-elect=false", "--leader-election-namespace=" + own.home}, // nobody waits for the Lease of one that was killed
-		Cluster: own.alone,
+		Args:    []string{"--leader-elect=false"}, // the other lanes' operators are no replicas
+		Cluster: l.gate.APIServer(t, operatortest.ClusterConfig(t), own.namespace),
 	}
 	l.supervise(options)
 	return l

@@ -25,7 +25,7 @@ func TestEventsTellTheStoryOnce(t *testing.T) {
 	w.scenario("kept, then rolled back", func(w *world) {
 		w.configMap("config", map[string]string{"CACHE_TTL": "5"})
 		w.deployment("shop", "shop:1")
-		w.rollsOutWithin(500 * time.Millisecond)
+		w.rollsOutWithin(2 * time.Second)
 		ttl := w.improvement("ttl", "config", targets("shop"), restarts("shop", "1m"), suspended)
 		w.create(ttl)
 		w.synced(ttl)

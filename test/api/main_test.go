@@ -52,10 +52,8 @@ type world struct {
 	url       string
 	operator  *operatortest.Operator
 	namespace string
-	// home is the operator's own namespace.
-	home string
 	// alone is the way to the API server of an operator that sees the improvements of
-	// this namespace only, and whose home it is; nil: it sees all.
+	// this namespace only; nil: it sees all, and is elected.
 	alone *rest.Config
 }
 
@@ -69,8 +67,8 @@ func newWorld(t *testing.T) *world {
 }
 
 // newOwnWorld is newWorld for a test that runs beside others: its operator sees
-// its namespace only, keeps its outbox there, and is not elected. It must not
-// change what all share, such as admission policies or the keyset.
+// its namespace only, and is not elected. It must not change what all share, such
+// as admission policies, the keyset or the outbox.
 func newOwnWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel()
@@ -82,27 +80,8 @@ func newOwnWorld(t *testing.T) *world {
 func newOwnWorldOn(t *testing.T, server *pgtest.Server, url string) *world {
 	t.Helper()
 	w := newWorldOn(t, server, url)
-	w.keepsHouse(&crashtest.Gate{})
+	w.alone = (&crashtest.Gate{}).APIServer(t, operatortest.ClusterConfig(t), w.namespace)
 	return w
-}
-
-// keepsHouse makes the world's namespace the operator's own as well, and leads it
-// there through a gate.
-func (w *world) keepsHouse(gate *crashtest.Gate) {
-	w.Helper()
-	for _, name := range []string{"dgm-operator-leader-election", "dgm-operator-manager"} {
-		var role rbacv1.Role
-		if err := w.Get(context.Background(), client.ObjectKey{Namespace: w.home, Name: name}, &role); err != nil {
-			w.Fatal(err)
-		}
-		w.create(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, Rules: role.Rules})
-		w.create(&rbacv1.RoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: w.home, Name: "dgm-operator"}},
-		})
-	}
-	w.alone, w.home = gate.APIServer(w, operatortest.ClusterConfig(w), w.namespace), w.namespace
 }
 
 func newWorldOn(t *testing.T, server *pgtest.Server, url string) *world {
@@ -120,7 +99,7 @@ func newWorldOn(t *testing.T, server *pgtest.Server, url string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, Client: c, server: server, url: url, namespace: kubetest.Namespace(t), home: "dgm-system"}
+	w := &world{T: t, Client: c, server: server, url: url, namespace: kubetest.Namespace(t)}
 	w.tenant("improver", "configmaps")
 	t.Cleanup(w.removeAll)
 	w.removeLease() // the operator of the test before was killed
@@ -137,7 +116,7 @@ func (w *world) start(args ...string) *operatortest.Operator {
 
 func (w *world) launch(name string, args ...string) *operatortest.Operator {
 	w.Helper()
-	args = append([]string{"--leader-election-namespace=" + w.home, fmt.Sprintf("--leader-elect=%t", w.alone == nil)}, args...)
+	args = append([]string{fmt.Sprintf("--leader-elect=%t", w.alone == nil)}, args...)
 	return operatortest.Start(w.T, operatortest.Options{DatabaseURL: w.url, ClusterName: "test", Name: name, Args: args, Cluster: w.alone})
 }
 

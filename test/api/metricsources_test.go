@@ -112,9 +112,8 @@ func TestPrometheusIsAskedAndMayBeAway(t *testing.T) {
 }
 
 func TestP10_ARegressionIsRolledBackWithoutTheDatabase(t *testing.T) {
-	t.Parallel()
 	database := pgtest.Start(t)
-	w := newOwnWorldOn(t, database, database.Database(t))
+	w := newWorldOn(t, database, database.Database(t))
 	w.configMap("scraped", map[string]string{"CACHE_TTL": "5"})
 	server := promtest.Start(t, w.latencyOf("scraped", 1.4))
 	file := filepath.Join(t.TempDir(), "sources.yaml")

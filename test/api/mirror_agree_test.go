@@ -333,7 +333,7 @@ func clientKey(object client.Object) client.ObjectKey { return client.ObjectKeyF
 func (w *world) outbox() int {
 	w.Helper()
 	var kept corev1.ConfigMapList
-	if err := w.List(context.Background(), &kept, client.InNamespace(w.home), client.HasLabels{"dgm.acgs.io/outbox"}); err != nil {
+	if err := w.List(context.Background(), &kept, client.InNamespace("dgm-system"), client.HasLabels{"dgm.acgs.io/outbox"}); err != nil {
 		w.Fatal(err)
 	}
 	return len(kept.Items)

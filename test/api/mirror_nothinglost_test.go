@@ -341,9 +341,8 @@ func TestP3_FailoverThatLostCommits(t *testing.T) {
 // The end of deleted improvements outlives the outage and two kills of the
 // operator, and an improvement that comes back under the old name finds it.
 func TestP3_DeletedWhileItMustBeRolledBackAndTheDatabaseIsAway(t *testing.T) {
-	t.Parallel()
 	server := pgtest.Start(t)
-	w := newOwnWorldOn(t, server, server.Database(t))
+	w := newWorldOn(t, server, server.Database(t))
 	w.lead(quickTakeover...)
 	w.configMap("gone", map[string]string{"CACHE_TTL": "5"})
 	w.configMap("again", map[string]string{"CACHE_TTL": "5"})

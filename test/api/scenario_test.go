@@ -46,7 +46,7 @@ func (w *world) crash() {
 // removeLease spares the next operator the wait for one that is gone.
 func (w *world) removeLease() {
 	w.Helper()
-	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: w.home, Name: "dgm-operator"}}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "dgm-system", Name: "dgm-operator"}}
 	if err := w.Delete(context.Background(), lease); client.IgnoreNotFound(err) != nil {
 		w.Fatal(err)
 	}

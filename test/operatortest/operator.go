@@ -47,7 +47,7 @@ type Options struct {
 	ClusterName string
 	// Name identifies the replica; "replica-0" when empty.
 	Name string
-	// Args are further flags of `manager run`, stronger than those given here.
+	// Args are further flags of `manager run`.
 	Args []string
 	// Cluster is how it reaches the API server; nil: straight, as User.
 	Cluster *rest.Config
