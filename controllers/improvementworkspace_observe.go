@@ -137,10 +137,11 @@ func (s *step) sidesOf(ctx context.Context, metric *dgmv1alpha1.Metric, stored [
 	case metric.Job != nil:
 		before, after = s.measureJob(ctx, metric)
 		return before, after, true
-	case len(stored) > 0:
-		return analysis.Side{Samples: samplesOf(stored)}, candidate, true
 	case s.w.Status.Observation.BaselineEnd == nil:
 		return analysis.Side{Problem: "nothing was measured"}, candidate, true
+	}
+	if recorded := analysis.SideOf(samplesOf(stored), s.baselineWindow(), ""); len(recorded.Samples) > 0 {
+		return recorded, candidate, true
 	}
 	before, known = s.measure(metric, s.baselineWindow(), notBefore)
 	return before, candidate, known

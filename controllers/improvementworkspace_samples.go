@@ -80,7 +80,7 @@ func (s *step) measure(metric *dgmv1alpha1.Metric, window analysis.Window, notBe
 	if !known {
 		return analysis.Side{}, false
 	}
-	return sideOf(answer.Samples, window, answer.Problem), true
+	return analysis.SideOf(answer.Samples, window, answer.Problem), true
 }
 
 // measureAll is measure for every metric, but for those of tests, which are not
@@ -101,11 +101,6 @@ func (s *step) measureAll(window analysis.Window, notBefore time.Time) (sides []
 
 func (r *ImprovementWorkspaceReconciler) wakeOf(key types.NamespacedName) func() {
 	return func() { r.Enqueue(context.Background(), key) }
-}
-
-func sideOf(samples []analysis.Sample, window analysis.Window, problem string) analysis.Side {
-	clean, dropped := analysis.Clean(samples, window)
-	return analysis.Side{Samples: clean, Dropped: dropped, Problem: problem}
 }
 
 func tagsOf(tags map[string]dgmv1alpha1.TagValue) map[string]string {
@@ -146,8 +141,7 @@ func (s *step) measureJob(ctx context.Context, metric *dgmv1alpha1.Metric) (base
 	if err == nil {
 		var before, after []analysis.Sample
 		if before, after, err = analysis.JobSamples(results, cmp.Or(metric.Job.Key, metric.Name), ended); err == nil {
-			window := analysis.Window{Start: ended.Add(-time.Second), End: ended}
-			return sideOf(before, window, ""), sideOf(after, window, "")
+			return analysis.JobSide(before), analysis.JobSide(after)
 		}
 	}
 	problem := analysis.Side{Problem: fmt.Sprintf("test %s: %v", metric.Job.Test, err)}

@@ -45,3 +45,12 @@ func samplesOf(values []*float64, ended time.Time) []Sample {
 	}
 	return samples
 }
+
+// JobSide is what the samples of a test tell; its times are made up.
+func JobSide(samples []Sample) Side {
+	if len(samples) == 0 {
+		return Side{}
+	}
+	clean, dropped := Clean(samples, Window{Start: samples[0].At, End: samples[len(samples)-1].At})
+	return Side{Samples: clean, Dropped: dropped}
+}

@@ -7,6 +7,7 @@ package analysis
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -60,13 +61,18 @@ func Step(length, interval time.Duration) time.Duration {
 	return step
 }
 
-// Clean drops the samples that are no numbers or lie outside of the window, and
-// returns the others in the order of time, those of one time by their values, and
-// how many it dropped.
+// maxMagnitude is the largest number that is taken for a measurement: sums of
+// squares of as many as there may be are finite.
+const maxMagnitude = 1e150
+
+// Clean drops the samples that are no numbers (or none that is measured: NaN, the
+// infinities, beyond 1e150) or lie outside of the window, and returns the others
+// in the order of time, those of one time by their values, and how many it dropped.
 func Clean(samples []Sample, within Window) (clean []Sample, dropped int) {
 	clean = make([]Sample, 0, len(samples))
 	for _, s := range samples {
-		if math.IsNaN(s.Value) || math.IsInf(s.Value, 0) || s.At.Before(within.Start) || s.At.After(within.End) {
+		isNumber := math.Abs(s.Value) <= maxMagnitude // NaN is not
+		if !isNumber || s.At.Before(within.Start) || s.At.After(within.End) {
 			dropped++
 			continue
 		}
@@ -74,6 +80,35 @@ func Clean(samples []Sample, within Window) (clean []Sample, dropped int) {
 	}
 	slices.SortFunc(clean, func(a, b Sample) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Value, b.Value)) })
 	return clean, dropped
+}
+
+// SideOf is what a source's samples tell of a window. A window of which more than
+// half passed without a sample is not known: whatever measures may have been away
+// when it mattered.
+func SideOf(samples []Sample, within Window, problem string) Side {
+	clean, dropped := Clean(samples, within)
+	side := Side{Samples: clean, Dropped: dropped, Problem: problem}
+	if from, gap := longestGap(clean, within); problem == "" && len(clean) > 1 && 2*gap > within.End.Sub(within.Start) {
+		side.Problem = fmt.Sprintf("no sample for %s from %s on, of a window of %s",
+			shortDuration(gap.Round(time.Second)), from.UTC().Format(time.RFC3339), shortDuration(within.End.Sub(within.Start)))
+	}
+	return side
+}
+
+// longestGap is the longest time without a sample, and when it began.
+func longestGap(clean []Sample, within Window) (from time.Time, gap time.Duration) {
+	previous := within.Start
+	for i := 0; i <= len(clean); i++ {
+		at := within.End
+		if i < len(clean) {
+			at = clean[i].At
+		}
+		if at.Sub(previous) > gap {
+			from, gap = previous, at.Sub(previous)
+		}
+		previous = at
+	}
+	return from, gap
 }
 
 func valuesOf(samples []Sample) []float64 {

@@ -86,8 +86,8 @@ func lag1(values []float64) (covariance, variance float64) {
 func nthDifference(x, y []float64, n int) float64 {
 	low, high := y[0]-x[len(x)-1], y[len(y)-1]-x[0]
 	for {
-		middle := low + (high-low)/2
-		if middle <= low || middle >= high {
+		middle := low/2 + high/2
+		if !(low < middle && middle < high) { // also when one of them is no number
 			break
 		}
 		if differencesUpTo(x, y, middle) >= n {

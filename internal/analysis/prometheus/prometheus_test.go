@@ -64,7 +64,8 @@ func TestEveryBadAnswerIsNoDataWithAReason(t *testing.T) {
 		reason string
 	}{
 		{"good", 200, matrix(7, "1.5"), ""},
-		{"NaN among them", 200, matrix(7, "NaN"), ""},
+		{"NaN among them", 200, strings.Replace(matrix(7, "1"), `"1"`, `"NaN"`, 3), ""},
+		{"mostly NaN", 200, strings.Replace(matrix(7, "1"), `"1"`, `"NaN"`, 4), "3 of the 7 points of the window (and 4 that are no numbers)"},
 		{"one gap", 200, matrix(6, "1"), ""},
 		{"clock gaps", 200, matrix(3, "1"), "3 of the 7 points"},
 		{"no series", 200, `{"status":"success","data":{"resultType":"matrix","result":[]}}`, "answers nothing"},

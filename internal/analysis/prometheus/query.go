@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -70,15 +71,24 @@ func samplesOf(value model.Value, expected int) ([]analysis.Sample, error) {
 	case len(matrix[0].Histograms) > 0:
 		return nil, errors.New("the query answers histograms, and numbers are expected: take histogram_quantile(…) of them")
 	}
-	points := matrix[0].Values
-	if 2*len(points) < expected {
-		return nil, fmt.Errorf("the series has %d of the %d points of the window: the rest is missing", len(points), expected)
-	}
-	samples := make([]analysis.Sample, len(points))
-	for i, point := range points {
+	samples, numbers := make([]analysis.Sample, len(matrix[0].Values)), 0
+	for i, point := range matrix[0].Values {
 		samples[i] = analysis.Sample{At: point.Timestamp.Time().UTC(), Value: float64(point.Value)}
+		if !math.IsNaN(samples[i].Value) && !math.IsInf(samples[i].Value, 0) {
+			numbers++
+		}
+	}
+	if 2*numbers < expected {
+		return nil, fmt.Errorf("the series has %d of the %d points of the window%s: the rest is missing", numbers, expected, besides(len(samples)-numbers))
 	}
 	return samples, nil
+}
+
+func besides(others int) string {
+	if others == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %d that are no numbers)", others)
 }
 
 // reason is what an error means, without the address, which is the platform's own.
