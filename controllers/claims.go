@@ -45,9 +45,9 @@ func (c *claims) hold(candidate lifecycle.Candidate) {
 	c.active[candidate.UID] = struct{}{}
 }
 
-// Watch keeps an improvement's claims while its kept change is watched, without
-// counting it as active.
-func (c *claims) Watch(candidate lifecycle.Candidate) {
+// HoldAside keeps an improvement's claims without counting it as active: its kept
+// change is watched, or a person is awaited.
+func (c *claims) HoldAside(candidate lifecycle.Candidate) {
 	c.mu.Lock()
 	var wake []types.NamespacedName
 	if _, active := c.active[candidate.UID]; active || !c.holders.has(candidate.UID) {

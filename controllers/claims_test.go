@@ -142,8 +142,8 @@ func TestP13_AWatchHoldsItsClaimsAndNoRoom(t *testing.T) {
 	if blocker := begin(c, beside); blocker.Limit != 1 {
 		t.Fatalf("held up by %+v, want the limit", blocker)
 	}
-	c.Watch(kept)
-	c.Watch(kept)
+	c.HoldAside(kept)
+	c.HoldAside(kept)
 	if want := []string{"beside"}; !slices.Equal(woken, want) {
 		t.Errorf("woken are %v, want %v", woken, want)
 	}

@@ -21,7 +21,7 @@ import (
 // reconcileApplying makes the changes and follows them until the workloads are
 // healthy.
 func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error) {
-	s.claims.Hold(candidateOf(s.w))
+	s.hold(s.w)
 	plan, err := s.loadSnapshot(ctx)
 	if err != nil {
 		return lifecycle.Standing{}, err

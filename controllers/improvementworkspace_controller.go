@@ -200,12 +200,11 @@ func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err er
 	}
 	standing, retry := s.resolve(standing, err)
 	lifecycle.SetStanding(s.w, standing)
-	if !standing.Phase.IsActive() && s.w.Status.Phase != dgmv1alpha1.PhasePending {
-		if s.w.Watching() {
-			s.claims.Watch(candidateOf(s.w))
-		} else {
-			s.claims.Release(string(s.w.UID))
-		}
+	switch {
+	case lifecycle.HoldsAside(s.w):
+		s.claims.HoldAside(candidateOf(s.w))
+	case s.w.Status.Phase.IsTerminal():
+		s.claims.Release(string(s.w.UID))
 	}
 	if mirrorErr := s.reconcileMirror(ctx); mirrorErr != nil {
 		return ctrl.Result{}, mirrorErr
@@ -345,14 +344,19 @@ func (r *ImprovementWorkspaceReconciler) restoreClaims(ctx context.Context) erro
 		return err
 	}
 	for i := range list.Items {
-		if list.Items[i].Status.Phase.IsActive() {
-			r.claims.Hold(candidateOf(&list.Items[i]))
-		}
-		if list.Items[i].Watching() {
-			r.claims.Watch(candidateOf(&list.Items[i]))
-		}
+		r.hold(&list.Items[i])
 	}
 	return nil
+}
+
+// hold notes what an improvement holds.
+func (r *ImprovementWorkspaceReconciler) hold(w *dgmv1alpha1.ImprovementWorkspace) {
+	switch {
+	case lifecycle.HoldsAside(w):
+		r.claims.HoldAside(candidateOf(w))
+	case w.Status.Phase.IsActive():
+		r.claims.Hold(candidateOf(w))
+	}
 }
 
 // candidateWith is the candidate that claims what a stored plan changes as well:

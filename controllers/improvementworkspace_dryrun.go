@@ -50,29 +50,26 @@ func (s *step) completeDryRun(ctx context.Context, plan snapshot.Plan) (lifecycl
 // wouldWrite are the rows, by table, that applying the plan would write besides
 // those that a dry run writes itself.
 func (s *step) wouldWrite(plan snapshot.Plan, canonical []byte, j judgement) map[string]any {
+	archived, workspace := lifecycle.ArchiveCompleted, lifecycle.WorkspaceCompleted
 	if j.refusal() != nil {
-		return map[string]any{
-			"dgm_archive":            map[string]any{"status": lifecycle.ArchiveFailed, "constitutional_compliance_score": j.Constitution.Score},
-			"improvement_workspaces": map[string]any{"status": lifecycle.WorkspaceFailed, "compliance_validated": j.Constitution.Accepted},
-		}
+		archived, workspace = lifecycle.ArchiveFailed, lifecycle.WorkspaceFailed
 	}
-	var samples []string
-	for _, metric := range s.w.Spec.Metrics {
-		samples = append(samples, metric.Name)
-	}
-	described := describeRollback(plan)
 	rows := map[string]any{
 		"dgm_archive": map[string]any{
-			"status": lifecycle.ArchiveCompleted, "description": s.w.Spec.Description, "constitutional_compliance_score": j.Constitution.Score,
+			"status": archived, "description": s.w.Spec.Description, "constitutional_compliance_score": j.Constitution.Score,
 		},
 		"improvement_workspaces": map[string]any{
-			"status": lifecycle.WorkspaceCompleted, "target_service": s.w.Spec.Target.Service, "compliance_validated": j.Constitution.Accepted, "rollback_plan": described,
+			"status": workspace, "target_service": s.w.Spec.Target.Service, "compliance_validated": j.Constitution.Accepted, "rollback_plan": describeRollback(plan),
 		},
 		"rollback_snapshots":             map[string]any{"sha256": snapshot.Digest(canonical), "plain_size": len(canonical)},
 		"constitutional_compliance_logs": map[string]any{"operation_type": operationImprovement, "compliance_level": j.Constitution.Level, "compliance_score": j.Constitution.Score},
 	}
-	if len(samples) > 0 {
-		rows["performance_metrics"] = map[string]any{"metric_name": samples}
+	if len(s.w.Spec.Metrics) > 0 && j.refusal() == nil {
+		var names []string
+		for _, metric := range s.w.Spec.Metrics {
+			names = append(names, metric.Name)
+		}
+		rows["performance_metrics"] = map[string]any{"metric_name": names}
 	}
 	return rows
 }

@@ -37,7 +37,7 @@ func (s *step) beginObserving() lifecycle.Standing {
 
 // reconcileObserving compares the metrics after the change with those before.
 func (s *step) reconcileObserving(ctx context.Context) (lifecycle.Standing, error) {
-	s.claims.Hold(candidateOf(s.w))
+	s.hold(s.w)
 	standing := lifecycle.CurrentStanding(s.w)
 	if s.w.Status.Observation == nil || s.w.Status.Observation.WindowStart == nil {
 		return s.beginObserving(), nil

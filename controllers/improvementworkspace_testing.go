@@ -36,7 +36,7 @@ const (
 // reconcileTesting tries the change in a sandbox: it makes one, waits until what
 // was copied serves, and runs the tests there one after the other.
 func (s *step) reconcileTesting(ctx context.Context) (lifecycle.Standing, error) {
-	s.claims.Hold(candidateOf(s.w))
+	s.hold(s.w)
 	plan, err := s.loadSnapshot(ctx)
 	if err != nil {
 		return lifecycle.Standing{}, err

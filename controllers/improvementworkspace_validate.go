@@ -31,7 +31,7 @@ func (s *step) checkDeclared() error {
 // reconcileValidating judges the plan before anything live is touched. What the
 // gates say is committed before the phase goes on.
 func (s *step) reconcileValidating(ctx context.Context) (lifecycle.Standing, error) {
-	s.claims.Hold(candidateOf(s.w))
+	s.hold(s.w)
 	plan, err := s.loadSnapshot(ctx)
 	if err != nil {
 		return lifecycle.Standing{}, err
@@ -42,18 +42,24 @@ func (s *step) reconcileValidating(ctx context.Context) (lifecycle.Standing, err
 	if err := s.checkUntouched(ctx, plan); err != nil {
 		return lifecycle.Standing{}, err
 	}
-	j, err := s.judge(ctx, plan, operationImprovement)
-	if err != nil {
-		return lifecycle.Standing{}, err
-	}
-	if err := s.recordJudgement(ctx, j); err != nil {
-		return lifecycle.Standing{}, err
-	}
-	s.w.Status.Compliance = complianceOf(j)
-	if err := j.refusal(); err != nil {
+	if err := s.passGates(ctx, plan); err != nil {
 		return lifecycle.Standing{}, err
 	}
 	return s.proceed(ctx, plan)
+}
+
+// passGates judges a plan and records the verdict; its error is why the plan may
+// not be applied.
+func (s *step) passGates(ctx context.Context, plan snapshot.Plan) error {
+	j, err := s.judge(ctx, plan, operationImprovement)
+	if err != nil {
+		return err
+	}
+	if err := s.recordJudgement(ctx, j); err != nil {
+		return err
+	}
+	s.w.Status.Compliance = complianceOf(j)
+	return j.refusal()
 }
 
 // awaitApproval is where a plan waits for a person.
@@ -68,7 +74,7 @@ func (s *step) awaitApproval(approval lifecycle.Approval) lifecycle.Standing {
 // reconcileAwaitingApproval waits until a person has agreed to the plan, for as
 // long as it takes; the annotation wakes it.
 func (s *step) reconcileAwaitingApproval(ctx context.Context) (lifecycle.Standing, error) {
-	s.claims.Hold(candidateOf(s.w))
+	s.hold(s.w)
 	plan, err := s.loadSnapshot(ctx)
 	if err != nil {
 		return lifecycle.Standing{}, err
@@ -91,13 +97,16 @@ func (s *step) reconcileAwaitingApproval(ctx context.Context) (lifecycle.Standin
 	if err := s.checkUntouched(ctx, plan); err != nil {
 		return lifecycle.Standing{}, err
 	}
+	if err := s.passGates(ctx, plan); err != nil { // by what holds now
+		return lifecycle.Standing{}, err
+	}
 	return s.approve(ctx, plan, approval.By)
 }
 
 // approve records who agreed, and goes on; the time limit starts anew.
 func (s *step) approve(ctx context.Context, plan snapshot.Plan, by string) (lifecycle.Standing, error) {
-	s.w.Status.Approval = &dgmv1alpha1.ApprovalStatus{PlanDigest: plan.BeforeDigest(), ApprovedBy: cutTo(by, maxUser), ApprovedAt: s.now()}
-	err := s.Store.ReviewAssessments(ctx, parseID(s.w.Status.ImprovementID).UUID, &s.w.Status.Approval.ApprovedAt.Time)
+	now := s.now()
+	err := s.Store.ReviewAssessments(ctx, parseID(s.w.Status.ImprovementID).UUID, &now.Time)
 	if errors.Is(err, pgstore.ErrUnavailable) {
 		return lifecycle.Standing{}, &pause{
 			reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
@@ -107,7 +116,8 @@ func (s *step) approve(ctx context.Context, plan snapshot.Plan, by string) (life
 	if err != nil {
 		return lifecycle.Standing{}, err
 	}
-	s.w.Status.ActiveSince = s.now()
+	s.w.Status.Approval = &dgmv1alpha1.ApprovalStatus{PlanDigest: plan.BeforeDigest(), ApprovedBy: cutTo(by, maxUser), ApprovedAt: now}
+	s.w.Status.ActiveSince = now
 	return s.proceed(ctx, plan)
 }
 

@@ -99,19 +99,19 @@ func (s *step) recordWatched(ctx context.Context, begun time.Time, window analys
 	return true, err
 }
 
-// endWatch ends the watch of a change that has failed.
+// endWatch ends the watch of a change that has failed. One that waits for a command
+// keeps the verdict and the reward by which it was kept: its row is final (P11).
 func (s *step) endWatch(ctx context.Context, window analysis.Window, compared []measured, decision lifecycle.Decision) (lifecycle.Standing, error) {
-	if decision.Next == lifecycle.NextRollBack {
-		if err := s.addFinalizer(ctx); err != nil {
-			return lifecycle.Standing{}, err
-		}
+	if decision.Next == lifecycle.NextAwaitCommand {
+		s.w.Status.Observation.WatchUntil = nil
+		return lifecycle.Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: decision.Reason, Message: decision.Message, Stalled: true}, nil
+	}
+	if err := s.addFinalizer(ctx); err != nil {
+		return lifecycle.Standing{}, err
 	}
 	s.showComparison(window, compared)
 	s.w.Status.Reward = analysis.RewardOf(verdictOf(compared), gainsOf(compared))
 	s.w.Status.Observation.WatchUntil = nil
-	if decision.Next == lifecycle.NextAwaitCommand {
-		return lifecycle.Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: decision.Reason, Message: decision.Message, Stalled: true}, nil
-	}
 	standing := s.beginRollback(decision.Reason, decision.Message)
 	standing.Reason = decision.Reason
 	return standing, nil

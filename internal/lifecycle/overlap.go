@@ -36,6 +36,21 @@ func ClaimOf(ref dgmv1alpha1.ObjectReference) Claim {
 	return Claim(ref.GroupVersionKind().GroupKind().String() + " " + ref.Name)
 }
 
+// HoldsAside reports whether an improvement keeps its claims and does not count as
+// active: nothing is done for it until a person has spoken, or its kept change is
+// watched. When it goes on it does so at once, even if as many as may be active
+// are: it has waited for its turn already.
+func HoldsAside(w *dgmv1alpha1.ImprovementWorkspace) bool {
+	switch w.Status.Phase {
+	case dgmv1alpha1.PhaseAwaitingApproval:
+		return true
+	case dgmv1alpha1.PhaseObserving:
+		return CurrentStanding(w).Stalled
+	default:
+		return w.Watching()
+	}
+}
+
 // Candidate is an improvement that wants its claims.
 type Candidate struct {
 	UID       string

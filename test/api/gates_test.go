@@ -360,6 +360,33 @@ func TestApproval(t *testing.T) {
 	})
 }
 
+// What waits for a person stops nobody, and is judged by what holds when that
+// person has spoken.
+func TestP7_ApprovedIsJudgedByWhatHoldsThen(t *testing.T) {
+	w := newWorld(t)
+	w.lead()
+	w.configure("max_concurrent_improvements", "1")
+	waiting := func(name string) *dgmv1alpha1.ImprovementWorkspace {
+		w.configMap(name, map[string]string{"CACHE_TTL": "5"})
+		object := w.improvement(name, name, wants(dgmv1alpha1.ApprovalAlways), risks(dgmv1alpha1.RiskHigh))
+		w.create(object)
+		return w.reaches(object, dgmv1alpha1.PhaseAwaitingApproval, dgmv1alpha1.ReasonAwaitingApproval)
+	}
+	first, second := waiting("first"), waiting("second")
+	alice := w.user("alice", approver())
+	approve := func(object *dgmv1alpha1.ImprovementWorkspace) {
+		if err := alice.Patch(context.Background(), object.DeepCopy(), approves("alice", object.Status.Snapshot.PlanDigest)); err != nil {
+			w.Fatal(err)
+		}
+	}
+	approve(first)
+	w.reaches(first, dgmv1alpha1.PhaseCompleted, "")
+	w.configure("risk_limit", "Low")
+	approve(second)
+	w.says(message(w.stalls(second, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonRiskTooHigh)), "its risk is High, and Low is the highest that the system configuration risk_limit allows")
+	w.values(map[string]string{"first": "60", "second": "5"})
+}
+
 func TestP7_NoApprovalCountsWithoutItsPolicy(t *testing.T) {
 	w := newWorld(t)
 	w.start()

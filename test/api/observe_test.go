@@ -363,6 +363,27 @@ func TestAKeptChangeIsWatched(t *testing.T) {
 		w.create(next)
 		w.reaches(next, dgmv1alpha1.PhaseCompleted, "")
 	})
+	w.scenario("P11 worse only later, and a person decides", func(w *world) {
+		var late atomic.Bool
+		object := w.observes("manual", func(ttl string) float64 {
+			if late.Load() {
+				return changed(1.5)(ttl)
+			}
+			return 1
+		}, watched, func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Rollback = &dgmv1alpha1.Rollback{Policy: dgmv1alpha1.RollbackManual}
+		})
+		kept := w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+		late.Store(true)
+		w.says(message(w.stalls(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonMetricRegressed)), "98.33%", "rollback.policy is Manual")
+		stalled := w.synced(object)
+		if stalled.Status.Reward != kept.Status.Reward || stalled.Status.Verdict != dgmv1alpha1.VerdictPass || w.data("manual")["CACHE_TTL"] != "60" {
+			w.Errorf("kept with %s, %s; now %s, %s, data %v", kept.Status.Verdict, kept.Status.Reward, stalled.Status.Verdict, stalled.Status.Reward, w.data("manual"))
+		}
+		w.rows("completed|Pass|"+stalled.Status.Reward, `SELECT status, performance_after ->> 'verdict', metadata ->> 'reward' FROM dgm.dgm_archive WHERE improvement_id = $1`, stalled.Status.ImprovementID)
+		w.annotate(object, dgmv1alpha1.AnnotationRollback, "1")
+		w.reaches(object, dgmv1alpha1.PhaseRolledBack, "")
+	})
 	w.scenario("P6 no data in the watch", func(w *world) {
 		object := w.observes("silent", nil, watched, func(object *dgmv1alpha1.ImprovementWorkspace) {
 			object.Spec.Metrics[0].OnNoData = dgmv1alpha1.UndecidedAccept
