@@ -56,6 +56,7 @@ func TestAChangeOfTheArchitectureIsApprovedMadeAndWatched(t *testing.T) {
 	customers(t, ns)
 	loaded := time.Now()
 	w := sample(t, "examples/improvements/two-replicas.yaml", ns)
+	w.Spec.Observe.Deadline = "10s"
 	create(t, w)
 	command := approvalCommand(t, w)
 	time.Sleep(time.Until(loaded.Add(baselineTime)))

@@ -74,7 +74,7 @@ func (p person) types(t *testing.T, line string) (said string) {
 // whichever way an improvement ends.
 func expectFinished(t *testing.T, w *dgmv1alpha1.ImprovementWorkspace, phase dgmv1alpha1.Phase) {
 	t.Helper()
-	administrator().types(t, "kubectl wait --for=condition=Finished --timeout=110s -n "+w.Namespace+" improvement/"+w.Name)
+	administrator().types(t, "kubectl wait --for=condition=Finished --timeout=170s -n "+w.Namespace+" improvement/"+w.Name)
 	expectPhase(t, w, phase)
 }
 

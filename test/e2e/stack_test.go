@@ -32,7 +32,7 @@ const (
 	systemNS     = "dgm-system"
 	operatorName = "dgm-operator"
 	// patience is longer than anything here should take on a busy machine with two cores.
-	patience = 2 * time.Minute
+	patience = 3 * time.Minute
 )
 
 // stack is the running product.
