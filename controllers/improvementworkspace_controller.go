@@ -75,6 +75,7 @@ type ImprovementWorkspaceReconciler struct {
 	claims        *claims
 	once          startOnce
 	lostSnapshots sync.Map // of types.NamespacedName
+	lostRecords   sync.Map // of types.NamespacedName
 	replaced      sync.Map // of types.NamespacedName
 	told          sync.Map // of types.NamespacedName: the lifecycle.Standing whose event was sent
 }
@@ -115,6 +116,9 @@ func (r *ImprovementWorkspaceReconciler) Reconcile(ctx context.Context, req ctrl
 	s := r.newStep(&cached)
 	s.retell(ctx)
 	if err := s.restoreLostSnapshot(ctx); err != nil {
+		return ctrl.Result{}, err
+	}
+	if err := s.restoreLostRecords(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
 	standing, err := s.advance(ctx)

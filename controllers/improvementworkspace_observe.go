@@ -103,6 +103,9 @@ type measured struct {
 	metric    *dgmv1alpha1.Metric
 	criterion analysis.Criterion
 	candidate analysis.Side
+	// baseline are the samples before the change that were measured anew, since they
+	// are not recorded.
+	baseline analysis.Side
 	analysis.Comparison
 }
 
@@ -125,6 +128,9 @@ func (s *step) compare(ctx context.Context, window analysis.Window, tail float64
 		compared = append(compared, measured{metric: metric, criterion: criterion, candidate: candidate})
 		if answered {
 			compared[i].Comparison = analysis.Compare(criterion, baseline, candidate)
+			if len(stored[metric.Name]) == 0 {
+				compared[i].baseline = baseline
+			}
 		}
 	}
 	return compared, known, nil
@@ -254,8 +260,11 @@ func (s *step) recordSide(ctx context.Context, side string, compared []measured,
 	var all []sampleSeries
 	var rows []pgstore.Sample
 	for _, m := range compared {
-		series := s.series(m.metric, side, m.candidate.Samples)
-		all, rows = append(all, series), append(rows, series.rows()...)
+		for _, series := range []sampleSeries{s.series(m.metric, side, m.candidate.Samples), s.series(m.metric, sideBaseline, m.baseline.Samples)} {
+			if len(series.Samples) > 0 {
+				all, rows = append(all, series), append(rows, series.rows()...)
+			}
+		}
 	}
 	err := s.record(ctx, rows)
 	if !errors.Is(err, pgstore.ErrUnavailable) {

@@ -35,6 +35,9 @@ type Resync struct {
 	// SnapshotLost takes an improvement whose snapshot the database has lost,
 	// before Improvements takes it.
 	SnapshotLost func(types.NamespacedName)
+	// RecordsLost takes an improvement whose verdict or tests the database has lost,
+	// before Improvements takes it.
+	RecordsLost func(types.NamespacedName)
 	// Replaced takes an improvement under whose name the database has live rows of
 	// another object, before Improvements takes it.
 	Replaced func(types.NamespacedName)
@@ -107,6 +110,9 @@ func (r *Resync) all(ctx context.Context) error {
 		}
 	}
 	if err := r.findLostSnapshots(ctx, improvements.Items); err != nil {
+		return err
+	}
+	if err := r.findLostRecords(ctx, improvements.Items); err != nil {
 		return err
 	}
 	if err := r.one(ctx, pgstore.KindImprovementWorkspace, uidsOf(improvements.Items), r.Replaced, r.Improvements); err != nil {
@@ -201,6 +207,29 @@ func (r *Resync) findLostSnapshots(ctx context.Context, improvements []dgmv1alph
 	missing, err := r.Store.WithoutSnapshot(ctx, slices.Collect(maps.Keys(named)))
 	for _, id := range missing {
 		r.SnapshotLost(named[id])
+	}
+	return err
+}
+
+// findLostRecords notes the live improvements whose status tells of a verdict or
+// of tests which the database does not have.
+func (r *Resync) findLostRecords(ctx context.Context, improvements []dgmv1alpha1.ImprovementWorkspace) error {
+	named := map[uuid.UUID]types.NamespacedName{}
+	var told []pgstore.Recorded
+	for i := range improvements {
+		status := &improvements[i].Status
+		id, tests := parseID(status.ImprovementID), len(endedTests(status))
+		if id.Valid && (status.Compliance != nil || tests > 0) {
+			named[id.UUID] = client.ObjectKeyFromObject(&improvements[i])
+			told = append(told, pgstore.Recorded{ImprovementID: id.UUID, Judged: status.Compliance != nil, Tests: tests})
+		}
+	}
+	if len(told) == 0 {
+		return nil
+	}
+	missing, err := r.Store.WithoutRecords(ctx, told)
+	for _, id := range missing {
+		r.RecordsLost(named[id])
 	}
 	return err
 }

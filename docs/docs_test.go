@@ -4,6 +4,7 @@
 package docs_test
 
 import (
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -16,9 +17,11 @@ import (
 	"strings"
 	"testing"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
 )
 
 const root = ".."
@@ -156,8 +159,9 @@ var (
 	transition   = regexp.MustCompile(`^    (\[\*\]|[A-Za-z]+) --> ([A-Za-z]+)(: [^:;]+)?$`)
 )
 
-// TestDiagramShowsThePhases holds the diagram to the phases of the API.
-func TestDiagramShowsThePhases(t *testing.T) {
+// TestDiagramShowsTheTransitions holds the diagram to the phases and transitions
+// of the code.
+func TestDiagramShowsTheTransitions(t *testing.T) {
 	block := mermaidBlock.FindStringSubmatch(read(t, "docs/lifecycle.md"))
 	if block == nil {
 		t.Fatal("docs/lifecycle.md has no mermaid state diagram")
@@ -169,16 +173,37 @@ func TestDiagramShowsThePhases(t *testing.T) {
 			t.Errorf("not a transition: %q", line)
 			continue
 		}
-		shown = append(shown, match[2])
+		shown = append(shown, match[1]+" --> "+match[2])
+	}
+	var known []string
+	for from, following := range lifecycle.Transitions {
+		for _, to := range following {
+			known = append(known, cmp.Or(string(from), "[*]")+" --> "+string(to))
+		}
 	}
 	slices.Sort(shown)
-	if got, want := slices.Compact(shown), slices.Sorted(slices.Values(phases)); !slices.Equal(got, want) {
-		t.Errorf("the diagram shows %v, the API has %v", got, want)
+	slices.Sort(known)
+	if diff := gocmp.Diff(known, shown); diff != "" {
+		t.Errorf("the diagram in docs/lifecycle.md is not what internal/lifecycle does (-code +diagram):\n%s", diff)
 	}
 }
 
+// inWords are the transitions that the picture tells of in words: the next
+// attempt, an object that is adopted, a namespace that is being deleted.
+func inWords(from, to dgmv1alpha1.Phase) bool {
+	return (from.IsTerminal() && to == dgmv1alpha1.PhasePending) || (from == "" && to != dgmv1alpha1.PhasePending) ||
+		(from.MayHaveApplied() && to == dgmv1alpha1.PhaseFailed)
+}
+
 func TestPictureShowsThePhases(t *testing.T) {
-	var texts []string
+	var texts, drawn, known []string
+	for from, following := range lifecycle.Transitions {
+		for _, to := range following {
+			if !inWords(from, to) {
+				known = append(known, cmp.Or(string(from), "created")+"-"+string(to))
+			}
+		}
+	}
 	decoder := xml.NewDecoder(strings.NewReader(read(t, "docs/images/lifecycle.svg")))
 	for {
 		token, err := decoder.Token()
@@ -188,6 +213,13 @@ func TestPictureShowsThePhases(t *testing.T) {
 		if err != nil {
 			t.Fatalf("docs/images/lifecycle.svg: %v", err)
 		}
+		if path, ok := token.(xml.StartElement); ok && path.Name.Local == "path" {
+			for _, attribute := range path.Attr {
+				if attribute.Name.Local == "id" {
+					drawn = append(drawn, attribute.Value)
+				}
+			}
+		}
 		if data, ok := token.(xml.CharData); ok {
 			texts = append(texts, strings.TrimSpace(string(data)))
 		}
@@ -196,6 +228,11 @@ func TestPictureShowsThePhases(t *testing.T) {
 		if !slices.Contains(texts, phase) {
 			t.Errorf("docs/images/lifecycle.svg does not show %s", phase)
 		}
+	}
+	slices.Sort(drawn)
+	slices.Sort(known)
+	if diff := gocmp.Diff(known, drawn); diff != "" {
+		t.Errorf("the arrows of docs/images/lifecycle.svg, by their ids, are not what internal/lifecycle does (-code +picture):\n%s", diff)
 	}
 }
 

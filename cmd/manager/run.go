@@ -242,7 +242,7 @@ func addControllers(mgr manager.Manager, store *pgstore.Store, config *rest.Conf
 	resync := &controllers.Resync{
 		Client: mgr.GetClient(), Store: store, Outbox: outbox, Interval: o.resyncInterval,
 		Improvements: improvements.Enqueue, Policies: policies.Enqueue, Configurations: configurations.Enqueue,
-		SnapshotLost: improvements.SnapshotLost, Replaced: improvements.Replaced, Sweep: improvements.SweepSandboxes, Log: ctrl.Log.WithName("resync"),
+		SnapshotLost: improvements.SnapshotLost, RecordsLost: improvements.RecordsLost, Replaced: improvements.Replaced, Sweep: improvements.SweepSandboxes, Log: ctrl.Log.WithName("resync"),
 	}
 	return errors.Join(
 		improvements.SetupWithManager(mgr), policies.SetupWithManager(mgr), configurations.SetupWithManager(mgr),

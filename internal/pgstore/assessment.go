@@ -79,6 +79,25 @@ func (s *Store) ReviewAssessments(ctx context.Context, improvementID uuid.UUID, 
 	})
 }
 
+// Recorded is what the object of an attempt tells of its records.
+type Recorded struct {
+	ImprovementID uuid.UUID
+	// Judged: there was a verdict.
+	Judged bool
+	// Tests is how many tests have ended.
+	Tests int
+}
+
+// WithoutRecords returns those of the attempts whose verdict or tests are not
+// stored: a restore of the database has lost them. It returns ErrUnavailable.
+func (s *Store) WithoutRecords(ctx context.Context, told []Recorded) ([]uuid.UUID, error) {
+	var p dbsql.WithoutRecordsParams
+	for _, r := range told {
+		p.ImprovementIds, p.Judged, p.Tests = append(p.ImprovementIds, r.ImprovementID), append(p.Judged, r.Judged), append(p.Tests, int32(r.Tests)) //nolint:gosec // at most 16
+	}
+	return ask(ctx, s, func(ctx context.Context, q *dbsql.Queries) ([]uuid.UUID, error) { return q.WithoutRecords(ctx, p) })
+}
+
 // write commits what do writes under the fence, again where others were in the way.
 func (s *Store) write(ctx context.Context, do func(context.Context, *session, *dbsql.Queries) error) error {
 	sess, err := s.current()

@@ -5,6 +5,7 @@ package pgstore
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +62,38 @@ func TestP3_AVerdictIsStoredOnce(t *testing.T) {
 	must(t, s.SaveAssessment(ctx, other))
 	must(t, s.ReviewAssessments(ctx, i.ImprovementID, nil))
 	db.want("1", "SELECT count(*) "+own+" AND status = 'completed' AND NOT review_required AND reviewed_at IS NULL")
+}
+
+func TestP3_LostRecordsAreFound(t *testing.T) {
+	t.Parallel()
+	url := migratedDatabase(t)
+	s, db, ctx := startReady(t, testConfig(url)), openDatabase(t, url), testContext(t)
+	whole, lost, untold := improvement(1), improvement(2), improvement(3)
+	whole.TestResults = json.RawMessage(`{"tests": {"a": {}, "b": {}}}`)
+	for _, i := range []Improvement{whole, lost, untold} {
+		must(t, s.MirrorImprovement(ctx, i))
+	}
+	must(t, s.SaveAssessment(ctx, assessment(whole)))
+	for _, test := range []struct {
+		name string
+		told []Recorded
+		want []uuid.UUID
+	}{
+		{"nothing was told", nil, nil},
+		{"all is there", []Recorded{{whole.ImprovementID, true, 2}, {untold.ImprovementID, false, 0}}, nil},
+		{"the verdict", []Recorded{{whole.ImprovementID, true, 1}, {lost.ImprovementID, true, 0}}, []uuid.UUID{lost.ImprovementID}},
+		{"all tests", []Recorded{{lost.ImprovementID, false, 1}}, []uuid.UUID{lost.ImprovementID}},
+		{"one test of three", []Recorded{{whole.ImprovementID, true, 3}}, []uuid.UUID{whole.ImprovementID}},
+		{"rows and all", []Recorded{{uuid.Max, false, 1}}, []uuid.UUID{uuid.Max}},
+	} {
+		if got, err := s.WithoutRecords(ctx, test.told); err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, %v, want %v", test.name, got, err, test.want)
+		}
+	}
+	db.exec(`UPDATE dgm.improvement_workspaces SET test_results = '{"tests": "by hand"}' WHERE improvement_id = $1`, whole.ImprovementID)
+	if got, err := s.WithoutRecords(ctx, []Recorded{{whole.ImprovementID, true, 2}}); err != nil || len(got) != 1 {
+		t.Errorf("edited by hand: %v, %v", got, err)
+	}
 }
 
 func TestAdoptingKeepsThatItWasValidated(t *testing.T) {

@@ -6,6 +6,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
+	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/test/crashtest"
 	"github.com/acgs/dgm-operator/test/kubetest"
 	"github.com/acgs/dgm-operator/test/operatortest"
@@ -117,7 +119,10 @@ func (w *world) start(args ...string) *operatortest.Operator {
 func (w *world) launch(name string, args ...string) *operatortest.Operator {
 	w.Helper()
 	args = append([]string{fmt.Sprintf("--leader-elect=%t", w.alone == nil)}, args...)
-	return operatortest.Start(w.T, operatortest.Options{DatabaseURL: w.url, ClusterName: "test", Name: name, Args: args, Cluster: w.alone})
+	var operator *operatortest.Operator
+	w.Cleanup(func() { w.onlyKnownTransitions(operator.Log()) }) // when it has ended
+	operator = operatortest.Start(w.T, operatortest.Options{DatabaseURL: w.url, ClusterName: "test", Name: name, Args: args, Cluster: w.alone})
+	return operator
 }
 
 // seen is where the world's operator sees improvements and policies.
@@ -126,6 +131,21 @@ func (w *world) seen() client.InNamespace {
 		return client.InNamespace(w.namespace)
 	}
 	return ""
+}
+
+// onlyKnownTransitions holds what an operator did to the lifecycle that is documented.
+func (w *world) onlyKnownTransitions(log string) {
+	w.Helper()
+	for line := range strings.Lines(log) {
+		var moved struct {
+			Message string            `json:"msg"`
+			From    dgmv1alpha1.Phase `json:"from"`
+			To      dgmv1alpha1.Phase `json:"phase"`
+		}
+		if json.Unmarshal([]byte(line), &moved) == nil && moved.Message == "Improvement moved" && !lifecycle.CanFollow(moved.From, moved.To) {
+			w.Errorf("an improvement moved from %q to %s, which internal/lifecycle does not know", moved.From, moved.To)
+		}
+	}
 }
 
 // removeAll removes every object of the test, so that the next one's operator

@@ -166,6 +166,10 @@ func (p *population) restored() {
 	p.rows("policy fast false|policy keep false|replaced-policy keep false|replaced-policy new false|replaced-policy old true",
 		`SELECT string_agg(name || ' ' || arm_id || ' ' || (deleted_at IS NOT NULL), '|' ORDER BY name, arm_id) FROM dgm.bandit_states`)
 	p.rows("before the moment|before the moment", `SELECT m.metric_name, l.operation_type FROM dgm.performance_metrics m, dgm.constitutional_compliance_logs l WHERE m.service_name IS DISTINCT FROM 'system' AND l.service_name IS DISTINCT FROM 'system' AND l.operation_type <> 'improvement'`)
+	// What was judged after the moment is written again from status (P3).
+	p.rows("applying false|applying-after true|completed false|created-after true|rolled-back-after false|rolled-back-before false",
+		`SELECT string_agg(a.name || ' ' || (l.evidence ->> 'note' IS NOT NULL), '|' ORDER BY a.name) FROM dgm.dgm_archive a JOIN dgm.constitutional_compliance_logs l USING (improvement_id)
+			WHERE a.deleted_at IS NULL AND l.compliance_level = 'compliant' AND l.compliance_score_exact = 0.95 AND l.violations #>> '{0,principle}' = 'beneficence' AND l.status = 'completed'`)
 	p.rows("true|true", `SELECT f.epoch > $1::text::bigint, f.epoch >= (SELECT max(writer_epoch) FROM dgm.dgm_archive) FROM dgm.writer_fences f WHERE f.cluster = 'test'`, p.epoch)
 	p.snapshotsIntact()
 }

@@ -23,3 +23,13 @@ ON CONFLICT (id) DO NOTHING;
 -- name: ReviewAssessments :execrows
 UPDATE dgm.constitutional_compliance_logs SET status = 'completed', review_required = false, reviewed_at = @reviewed_at, writer_epoch = @writer_epoch::bigint, revision = @revision::bigint
 WHERE improvement_id = @improvement_id::uuid AND cluster = @cluster::text AND status = 'requires_review';
+
+-- Of the given attempts, those that lack a verdict or a test which their objects tell of.
+-- name: WithoutRecords :many
+SELECT r.improvement_id::uuid AS improvement_id
+FROM (SELECT unnest(@improvement_ids::uuid[]) AS improvement_id, unnest(@judged::boolean[]) AS judged, unnest(@tests::integer[]) AS tests) r
+WHERE (r.judged AND NOT EXISTS (SELECT 1 FROM dgm.constitutional_compliance_logs l WHERE l.improvement_id = r.improvement_id))
+    OR (r.tests > 0 AND r.tests > COALESCE((
+        SELECT count(*) FROM dgm.improvement_workspaces w,
+            jsonb_object_keys(CASE jsonb_typeof(w.test_results -> 'tests') WHEN 'object' THEN w.test_results -> 'tests' END)
+        WHERE w.improvement_id = r.improvement_id), 0));

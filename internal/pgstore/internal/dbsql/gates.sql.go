@@ -150,3 +150,40 @@ func (q *Queries) ReviewAssessments(ctx context.Context, arg ReviewAssessmentsPa
 	}
 	return result.RowsAffected(), nil
 }
+
+const withoutRecords = `-- name: WithoutRecords :many
+SELECT r.improvement_id::uuid AS improvement_id
+FROM (SELECT unnest($1::uuid[]) AS improvement_id, unnest($2::boolean[]) AS judged, unnest($3::integer[]) AS tests) r
+WHERE (r.judged AND NOT EXISTS (SELECT 1 FROM dgm.constitutional_compliance_logs l WHERE l.improvement_id = r.improvement_id))
+    OR (r.tests > 0 AND r.tests > COALESCE((
+        SELECT count(*) FROM dgm.improvement_workspaces w,
+            jsonb_object_keys(CASE jsonb_typeof(w.test_results -> 'tests') WHEN 'object' THEN w.test_results -> 'tests' END)
+        WHERE w.improvement_id = r.improvement_id), 0))
+`
+
+type WithoutRecordsParams struct {
+	ImprovementIds []uuid.UUID
+	Judged         []bool
+	Tests          []int32
+}
+
+// Of the given attempts, those that lack a verdict or a test which their objects tell of.
+func (q *Queries) WithoutRecords(ctx context.Context, arg WithoutRecordsParams) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, withoutRecords, arg.ImprovementIds, arg.Judged, arg.Tests)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var improvement_id uuid.UUID
+		if err := rows.Scan(&improvement_id); err != nil {
+			return nil, err
+		}
+		items = append(items, improvement_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
