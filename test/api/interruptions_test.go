@@ -357,12 +357,15 @@ func (w *world) deleteConfigMap(name string) {
 	}
 }
 
-// grants makes the account's rights on ConfigMaps these verbs.
+// grants makes the account's rights on ConfigMaps and Deployments these verbs.
 func (w *world) grants(account string, verbs ...string) {
 	w.Helper()
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: account}}
 	if len(verbs) > 0 {
-		role.Rules = []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: verbs}}
+		role.Rules = []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: verbs},
+			{APIGroups: []string{"apps"}, Resources: []string{"deployments"}, Verbs: verbs},
+		}
 	}
 	if err := w.Update(context.Background(), role); err != nil {
 		w.Fatal(err)

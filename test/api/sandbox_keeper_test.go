@@ -5,6 +5,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ type keeper struct {
 	mu      sync.Mutex
 	verdict func(job *batchv1.Job) (exitCode int32, message string, ended bool)
 	serves  bool
+	// everybody's sandboxes are kept, not only those of the test's namespace.
+	everybody bool
 	// jobs and namespaces are the uids of all that were seen.
 	jobs, namespaces map[string]bool
 }
@@ -36,6 +39,13 @@ type keeper struct {
 func (w *world) keeper(verdict func(job *batchv1.Job) (int32, string, bool)) *keeper {
 	w.Helper()
 	k := &keeper{world: w, verdict: verdict, serves: true, jobs: map[string]bool{}, namespaces: map[string]bool{}}
+	k.keep()
+	return k
+}
+
+// keep does its rounds until the test ends.
+func (k *keeper) keep() {
+	k.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -44,11 +54,10 @@ func (w *world) keeper(verdict func(job *batchv1.Job) (int32, string, bool)) *ke
 			time.Sleep(30 * time.Millisecond)
 		}
 	})
-	w.Cleanup(func() {
+	k.Cleanup(func() {
 		stop()
 		done.Wait()
 	})
-	return k
 }
 
 // passes lets every test pass.
@@ -66,7 +75,7 @@ func (k *keeper) sandboxes(ctx context.Context) ([]corev1.Namespace, error) {
 	err := k.List(ctx, &list, client.HasLabels{dgmv1alpha1.LabelSandbox})
 	var own []corev1.Namespace
 	for i := range list.Items {
-		if of := list.Items[i].Annotations[dgmv1alpha1.AnnotationSandboxOf]; len(of) > len(k.namespace) && of[:len(k.namespace)+1] == k.namespace+"/" {
+		if of := list.Items[i].Annotations[dgmv1alpha1.AnnotationSandboxOf]; k.everybody || strings.HasPrefix(of, k.namespace+"/") {
 			own = append(own, list.Items[i])
 		}
 	}

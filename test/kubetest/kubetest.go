@@ -40,6 +40,7 @@ var shared struct {
 type plane struct {
 	environment *envtest.Environment
 	watchdog    *watchdog
+	dir         string
 }
 
 // Start returns the address and credentials of a cluster administrator; the first call starts the API server, with
@@ -157,7 +158,7 @@ func start() (*plane, error) {
 	}
 	// Tests share the server with nobody: no client-side throttling.
 	config.QPS = -1
-	return &plane{environment: environment, watchdog: guard}, nil
+	return &plane{environment: environment, watchdog: guard, dir: dir}, nil
 }
 
 func newEnvironment(assets, dir string) (*envtest.Environment, error) {
