@@ -27,6 +27,9 @@ func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error
 		return lifecycle.Standing{}, err
 	}
 	if s.w.Status.AppliedAt == nil {
+		if held, err := s.holdFirstChange(ctx, plan); held != nil || err != nil {
+			return orNothing(held), err
+		}
 		if standing, done, err := s.measureBaseline(ctx, plan); !done || err != nil {
 			return standing, err
 		}
@@ -86,14 +89,8 @@ func (s *step) awaitDatabase(ctx context.Context, plan snapshot.Plan) error {
 	if missing == nil || errors.Is(missing, pgstore.ErrDeposed) {
 		return missing
 	}
-	for _, object := range plan.Objects {
-		live, err := s.getLive(ctx, object.Ref)
-		if err != nil {
-			return gone(err)
-		}
-		if !object.Compare(live).AllBefore() {
-			return nil
-		}
+	if begun, err := s.hasBegun(ctx, plan); begun || err != nil {
+		return err
 	}
 	if !errors.Is(missing, pgstore.ErrUnavailable) {
 		return s.classifySave(missing)
@@ -102,6 +99,36 @@ func (s *step) awaitDatabase(ctx context.Context, plan snapshot.Plan) error {
 		reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
 		message: "the change begins when the database is back: " + s.databaseReason(missing),
 	}
+}
+
+// hasBegun reports whether something of a plan is changed already.
+func (s *step) hasBegun(ctx context.Context, plan snapshot.Plan) (bool, error) {
+	for _, object := range plan.Objects {
+		live, err := s.getLive(ctx, object.Ref)
+		if err != nil {
+			return false, gone(err)
+		}
+		if !object.Compare(live).AllBefore() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// holdFirstChange is where a change stays that is held and has not begun; nil when
+// it may begin, or has. The metrics before it are measured anew then: they are to be
+// those just before.
+func (s *step) holdFirstChange(ctx context.Context, plan snapshot.Plan) (*lifecycle.Standing, error) {
+	held, hindered := s.heldHere(ctx)
+	if held == nil && hindered == nil {
+		return nil, nil
+	}
+	if begun, err := s.hasBegun(ctx, plan); begun || err != nil {
+		s.recheck = 0
+		return nil, err
+	}
+	s.w.Status.Observation, s.w.Status.Metrics = nil, nil
+	return held, hindered
 }
 
 // ensureArchived saves the snapshot if the database does not have it.

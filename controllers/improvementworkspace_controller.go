@@ -202,7 +202,7 @@ func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err er
 	if apierrors.IsConflict(err) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
-	standing, retry := s.resolve(standing, err)
+	standing, retry := s.limitTime(s.resolve(standing, err))
 	lifecycle.SetStanding(s.w, standing)
 	switch {
 	case lifecycle.HoldsAside(s.w):
@@ -260,14 +260,24 @@ func (s *step) resolve(standing lifecycle.Standing, err error) (lifecycle.Standi
 		return s.standingOfFailure(failed), nil
 	case errors.As(err, &waiting):
 		return s.standingOfPause(waiting), nil
-	case lifecycle.TimedOut(s.w, s.Clock.Now(), s.Store.Settings().ImprovementTimeout):
-		return s.standingOfFailure(&failure{
-			reason:  dgmv1alpha1.ReasonTimedOut,
-			message: fmt.Sprintf("not done within %s (%s); the last error was: %v", s.Store.Settings().ImprovementTimeout, settings.ImprovementTimeoutMinutes, err),
-		}), nil
 	default:
 		return s.standingOfRetry(err), err
 	}
+}
+
+// limitTime ends what has taken too long, whatever it waits for.
+func (s *step) limitTime(standing lifecycle.Standing, retry error) (lifecycle.Standing, error) {
+	if s.w.Status.ActiveSince != nil && lifecycle.HeldUp(lifecycle.CurrentStanding(s.before), standing) {
+		s.w.Status.ActiveSince = s.now()
+	}
+	limit := s.Store.Settings().ImprovementTimeout
+	if !lifecycle.TimedOut(s.w, standing, s.Clock.Now(), limit) {
+		return standing, retry
+	}
+	return s.standingOfFailure(&failure{
+		reason:  dgmv1alpha1.ReasonTimedOut,
+		message: fmt.Sprintf("not done within %s (%s): %s", limit, settings.ImprovementTimeoutMinutes, standing.Message),
+	}), nil
 }
 
 // conflictDelay is the pause after somebody else wrote an object at the same time.

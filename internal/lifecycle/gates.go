@@ -68,18 +68,6 @@ func EvaluateHold(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings) (*Wait, 
 	return evaluate(w, in, evaluateSuspend, evaluateAdmission, evaluateFreeze)
 }
 
-// TimedOut reports whether an improvement that works, and still could give up,
-// has done so for longer than the limit. What is put back is never given up; a
-// person who is to approve, and an observation, have deadlines of their own.
-func TimedOut(w *dgmv1alpha1.ImprovementWorkspace, now time.Time, limit time.Duration) bool {
-	switch w.Status.Phase {
-	case dgmv1alpha1.PhasePreparing, dgmv1alpha1.PhaseTesting, dgmv1alpha1.PhaseValidating, dgmv1alpha1.PhaseApplying:
-		return w.Status.ActiveSince != nil && now.Sub(w.Status.ActiveSince.Time) > limit
-	default:
-		return false
-	}
-}
-
 type gate func(*dgmv1alpha1.ImprovementWorkspace, Surroundings) (*Wait, error)
 
 func evaluate(w *dgmv1alpha1.ImprovementWorkspace, in Surroundings, gates ...gate) (*Wait, error) {

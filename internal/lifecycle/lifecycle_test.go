@@ -275,19 +275,42 @@ func TestP11_RowStatusNeverLeavesCompletedButForRolledBack(t *testing.T) {
 func TestTimedOut(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	for phase, want := range map[dgmv1alpha1.Phase]bool{
-		dgmv1alpha1.PhasePending: false, dgmv1alpha1.PhasePreparing: true, dgmv1alpha1.PhaseApplying: true,
+		dgmv1alpha1.PhasePending: false, dgmv1alpha1.PhasePreparing: true, dgmv1alpha1.PhaseTesting: true, dgmv1alpha1.PhaseValidating: true,
+		dgmv1alpha1.PhaseAwaitingApproval: false, dgmv1alpha1.PhaseApplying: true, dgmv1alpha1.PhaseObserving: false,
 		dgmv1alpha1.PhaseRollingBack: false, dgmv1alpha1.PhaseCompleted: false,
 	} {
 		w := improvementForTest(phase, nil)
-		if TimedOut(w, now, time.Minute) {
+		waits := Standing{Phase: phase, Reason: dgmv1alpha1.ReasonForbidden}
+		if TimedOut(w, waits, now, time.Minute) {
 			t.Errorf("%s: timed out, though it is not known since when it works", phase)
 		}
 		w.Status.ActiveSince = &metav1.Time{Time: now.Add(-time.Minute - time.Second)}
-		if got := TimedOut(w, now, time.Minute); got != want {
+		if got := TimedOut(w, waits, now, time.Minute); got != want {
 			t.Errorf("%s: timed out is %t, want %t", phase, got, want)
 		}
-		if TimedOut(w, now, 2*time.Minute) {
+		if TimedOut(w, waits, now, 2*time.Minute) {
 			t.Errorf("%s: timed out before its time", phase)
+		}
+		if TimedOut(w, Standing{Phase: dgmv1alpha1.PhaseObserving, Reason: dgmv1alpha1.ReasonObserving}, now, time.Minute) {
+			t.Errorf("%s: timed out, though it goes on", phase)
+		}
+	}
+}
+
+func TestTimeStandsStillWhileItIsHeld(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for _, reason := range []string{
+		dgmv1alpha1.ReasonSuspended, dgmv1alpha1.ReasonFrozen, dgmv1alpha1.ReasonDatabaseUnavailable,
+		dgmv1alpha1.ReasonAdmissionPolicyMissing, dgmv1alpha1.ReasonConstitutionMismatch,
+	} {
+		w := improvementForTest(dgmv1alpha1.PhaseTesting, nil)
+		w.Status.ActiveSince = &metav1.Time{Time: now.Add(-time.Hour)}
+		held, works := Standing{Phase: dgmv1alpha1.PhaseTesting, Reason: reason}, Standing{Phase: dgmv1alpha1.PhaseTesting, Reason: dgmv1alpha1.ReasonTesting}
+		if TimedOut(w, held, now, time.Minute) {
+			t.Errorf("timed out while it is held: %s", reason)
+		}
+		if !HeldUp(held, works) || HeldUp(works, held) || HeldUp(held, held) || HeldUp(works, works) {
+			t.Errorf("%s: it was held up only if it goes on after that", reason)
 		}
 	}
 }

@@ -159,7 +159,6 @@ type column struct {
 
 // columns are the phases in which something can interrupt an improvement.
 func columns() []column {
-	const tooEarly = "3s"
 	return []column{
 		{
 			name: "Pending", phase: dgmv1alpha1.PhasePending, reason: dgmv1alpha1.ReasonForbidden,
@@ -186,7 +185,11 @@ func columns() []column {
 			edit: wants(dgmv1alpha1.ApprovalAlways), release: (*cell).approve,
 		},
 		{
-			name: "Applying", phase: dgmv1alpha1.PhaseApplying, reason: dgmv1alpha1.ReasonRetrying,
+			name: "Applying, nothing changed", phase: dgmv1alpha1.PhaseApplying, reason: dgmv1alpha1.ReasonRetrying,
+			enter: func(c *cell) { c.lab.hold(c.namespace, updates("ConfigMap", "one")) }, release: (*cell).open,
+		},
+		{
+			name: "Applying, half changed", phase: dgmv1alpha1.PhaseApplying, reason: dgmv1alpha1.ReasonRetrying,
 			enter: func(c *cell) { c.lab.hold(c.namespace, updates("ConfigMap", "two")) }, release: (*cell).open,
 		},
 		{
@@ -198,7 +201,7 @@ func columns() []column {
 			name: "Observing", phase: dgmv1alpha1.PhaseObserving,
 			edit: func(object *dgmv1alpha1.ImprovementWorkspace) {
 				observed()(object)
-				object.Spec.Observe = &dgmv1alpha1.Observe{Window: tooEarly, Warmup: "0s", Interval: "1s", Deadline: "1s"}
+				object.Spec.Observe = &dgmv1alpha1.Observe{Window: "1s", Warmup: "0s", Interval: "1s", Deadline: "1s"}
 			},
 			release: (*cell).measure,
 		},
@@ -207,7 +210,7 @@ func columns() []column {
 			edit: func(object *dgmv1alpha1.ImprovementWorkspace) {
 				observed()(object)
 				object.Spec.Metrics[0].OnNoData = dgmv1alpha1.UndecidedAccept
-				object.Spec.Observe = &dgmv1alpha1.Observe{Window: tooEarly, Warmup: "0s", Interval: "1s", Deadline: "0s", WatchAfterCompletion: "1h"}
+				object.Spec.Observe = &dgmv1alpha1.Observe{Window: "1s", Warmup: "0s", Interval: "1s", Deadline: "0s", WatchAfterCompletion: "1h"}
 			},
 			release: func(*cell) {},
 		},
@@ -396,4 +399,3 @@ func (c *cell) live() string {
 	}
 	return strings.Join(values, "/")
 }
-

@@ -68,17 +68,18 @@ var (
 )
 
 // ends are how an interruption ends in each group of phases.
-type ends [7]end
+type ends [8]end
 
 // groups are the columns of the table: phases in which all ends alike.
-var groups = [7]struct {
+var groups = [8]struct {
 	name    string
 	columns []string
 }{
 	{"Pending", []string{"Pending"}},
 	{"Preparing", []string{"Preparing"}},
 	{"Testing, Validating, AwaitingApproval", []string{"Testing", "Validating", "AwaitingApproval"}},
-	{"Applying", []string{"Applying", "Applying, all changed"}},
+	{"Applying, nothing changed yet", []string{"Applying, nothing changed"}},
+	{"Applying", []string{"Applying, half changed", "Applying, all changed"}},
 	{"Observing", []string{"Observing"}},
 	{"Completed, watched", []string{"Completed, watched"}},
 	{"RollingBack", []string{"RollingBack"}},
@@ -97,12 +98,12 @@ func (e ends) of(column string) end {
 }
 
 // going is how what nothing interrupts ends.
-var going = ends{kept, kept, kept, kept, kept, kept, undone}
+var going = ends{kept, kept, kept, kept, kept, kept, kept, undone}
 
 // held is going, where everything before the changes are made waits.
 func held(reason string) ends {
 	e := going
-	for i := range 3 {
+	for i := range 4 {
 		e[i] = e[i].afterWaitingFor(reason)
 	}
 	return e
@@ -126,7 +127,7 @@ func interruptions() []interruption {
 	return []interruption{
 		{
 			name: "deleted", do: func(c *cell) { c.deleted(c.ttl) },
-			ends: ends{goneUntouched, goneUntouched, goneUntouched, goneUndone, goneUndone, goneKept, goneUndone},
+			ends: ends{goneUntouched, goneUntouched, goneUntouched, goneUndone, goneUndone, goneUndone, goneKept, goneUndone},
 		},
 		{
 			name: "suspended, for some time",
@@ -141,38 +142,38 @@ func interruptions() []interruption {
 		{
 			name: "what it changes is edited", do: (*cell).editMaterial,
 			ends: ends{
-				kept.saying("taken over; ").living("90/90"), kept.saying("refused; "), kept.saying("refused; "), kept.saying("refused; "), kept.saying("refused; "),
+				kept.saying("taken over; ").living("90/90"), kept.saying("refused; "), kept.saying("refused; "), kept.saying("refused; "), kept.saying("refused; "), kept.saying("refused; "),
 				kept.saying("next attempt; ").living("90/90").withRows("completed|completed|1\ncompleted|completed|2"), undone.saying("refused; "),
 			},
 		},
 		{name: "its priority is edited", do: func(c *cell) { c.merge(`{"spec":{"priority":"High"}}`) }, ends: going},
 		{
 			name: "abort", do: func(c *cell) { c.merge(`{"metadata":{"annotations":{"dgm.acgs.io/abort":"now"}}}`) },
-			ends: ends{failed(dgmv1alpha1.ReasonAborted), failed(dgmv1alpha1.ReasonAborted), failed(dgmv1alpha1.ReasonAborted), undone, undone, kept, undone},
+			ends: ends{failed(dgmv1alpha1.ReasonAborted), failed(dgmv1alpha1.ReasonAborted), failed(dgmv1alpha1.ReasonAborted), undone, undone, undone, kept, undone},
 		},
 		{
 			name: "rollback", do: func(c *cell) { c.merge(`{"metadata":{"annotations":{"dgm.acgs.io/rollback":"now"}}}`) },
-			ends: ends{kept, kept, kept, undone, undone, undone, undone},
+			ends: ends{kept, kept, kept, undone, undone, undone, undone, undone},
 		},
 		{
 			name: "the account has no rights, for some time",
 			do:   func(c *cell) { c.withdrawn = true; c.setRights() }, over: func(c *cell) { c.withdrawn = false; c.setRights(); c.look() },
 			ends: ends{
 				kept.afterWaitingFor(dgmv1alpha1.ReasonForbidden), kept.afterWaitingFor(dgmv1alpha1.ReasonForbidden), kept.afterWaitingFor(dgmv1alpha1.ReasonForbidden),
-				undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden), kept, kept, undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden),
+				undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden), undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden), kept, kept, undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden),
 			},
 		},
 		{
 			name: "a changed object is deleted", do: func(c *cell) { c.deleteConfigMap("one") },
 			ends: ends{
 				failed(dgmv1alpha1.ReasonTargetNotFound).living("-/5"), failed(dgmv1alpha1.ReasonTargetNotFound).living("-/5"), failed(dgmv1alpha1.ReasonTargetGone).living("-/5"),
-				failed(dgmv1alpha1.ReasonTargetGone).living("-/5"), failed(dgmv1alpha1.ReasonTargetGone).living("-/5"), kept.living("-/60"),
+				failed(dgmv1alpha1.ReasonTargetGone).living("-/5"), failed(dgmv1alpha1.ReasonTargetGone).living("-/5"), failed(dgmv1alpha1.ReasonTargetGone).living("-/5"), kept.living("-/60"),
 				failed(dgmv1alpha1.ReasonTargetGone).living("-/5").withRows("completed|failed|1"),
 			},
 		},
 		{
 			name: "its namespace is deleted", do: (*cell).endNamespace, staysHeld: true,
-			ends: ends{letGo, letGo, letGo, letGo, letGo, letGo.withRows("completed|completed|1"), letGo.withRows("completed|failed|1")},
+			ends: ends{letGo, letGo, letGo, letGo, letGo, letGo, letGo.withRows("completed|completed|1"), letGo.withRows("completed|failed|1")},
 		},
 	}
 }
@@ -264,7 +265,7 @@ func (c *cell) ends(want end) {
 	}
 	c.until("its rows", func() error {
 		got, err := c.tryQuery(`SELECT a.status, w.status, a.attempt FROM dgm.improvement_workspaces w JOIN dgm.dgm_archive a USING (improvement_id)
-			WHERE w.namespace = $1 ORDER BY a.attempt`, c.namespace)
+			WHERE w.namespace = $1 AND (w.deleted_at IS NOT NULL) = $2 ORDER BY a.attempt`, c.namespace, want.phase == "")
 		if err != nil || got != want.rows {
 			return errorf("the rows are %q, want %q: %v", got, want.rows, err)
 		}
@@ -318,14 +319,24 @@ func (c *cell) toldOnce(want end) {
 }
 
 // TestInterruptions interrupts an improvement in every phase by everything that
-// can happen to it alone (docs/lifecycle.md).
+// can happen to it alone, and then one in every phase by a freeze of all
+// (docs/lifecycle.md).
 func TestInterruptions(t *testing.T) {
 	w := newWorld(t)
 	w.lead()
 	l := w.lab()
+	// P1, P2, P3, P8, P10: what each interruption must not break, is in how it ends.
 	all, phases := interruptions(), columns()
-	inParallel(20, len(all)*len(phases), func(n int) {
+	inParallel(30, len(all)*len(phases), func(n int) {
 		i, column := all[n/len(phases)], phases[n%len(phases)]
 		t.Run(i.name+"/"+column.name, func(t *testing.T) { l.cell(t, column).suffer(i) })
 	})
+	p := l.inEveryPhase()
+	freeze := setting("freeze", "true")
+	w.create(freeze)
+	w.stands(freeze, dgmv1alpha1.ReasonApplied)
+	p.letGo()
+	p.each("waits", func(c *cell) { c.waits(together()[rowFrozen].of(c.column.name)) })
+	w.remove(freeze)
+	p.end(rowFrozen)
 }

@@ -82,84 +82,9 @@ func (w *world) values(want map[string]string) {
 	}
 }
 
-func TestP2_DeletedInEachPhase(t *testing.T) {
-	w := newWorld(t)
-	w.start()
-
-	w.scenario("Pending", func(w *world) {
-		w.configMap("config", map[string]string{"CACHE_TTL": "5"})
-		ttl := w.improvement("ttl", "config", suspended)
-		w.create(ttl)
-		w.synced(ttl)
-		w.deleted(ttl)
-		w.goes(ttl)
-		w.rows("failed|failed|1|ObjectDeleted", `SELECT a.status, w.status, a.attempt, a.outcome_reason FROM dgm.improvement_workspaces w JOIN dgm.dgm_archive a USING (improvement_id)
-			WHERE w.namespace = $1 AND w.deleted_at IS NOT NULL`, w.namespace)
-	})
-
-	w.scenario("Applying", func(w *world) {
-		gate, ttl := w.halfApplied()
-		w.deleted(ttl)
-		gate.open()
-		w.goes(ttl)
-		w.values(map[string]string{"one": "5", "two": "5"})
-		w.rows("rolled_back|failed|1", stateOf, "ttl", w.namespace)
-	})
-
-	w.scenario("Completed", func(w *world) {
-		w.configMap("config", map[string]string{"CACHE_TTL": "5"})
-		ttl := w.improvement("ttl", "config")
-		w.create(ttl)
-		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
-		w.deleted(ttl)
-		w.goes(ttl)
-		w.values(map[string]string{"config": "60"})
-		w.rows("completed|completed|1", stateOf, "ttl", w.namespace)
-	})
-
-	w.scenario("RollingBack", func(w *world) {
-		gate, ttl := w.overTwo()
-		w.create(ttl)
-		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
-		gate.hold("ConfigMap/one")
-		w.annotate(ttl, dgmv1alpha1.AnnotationRollback, "1")
-		w.reaches(ttl, dgmv1alpha1.PhaseRollingBack, dgmv1alpha1.ReasonRetrying)
-		w.deleted(ttl)
-		gate.open()
-		w.goes(ttl)
-		w.values(map[string]string{"one": "5", "two": "5"})
-		w.rows("rolled_back|failed|1", stateOf, "ttl", w.namespace)
-	})
-
-	w.scenario("with its namespace", func(w *world) {
-		gate, ttl := w.halfApplied()
-		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}
-		if err := w.Delete(context.Background(), namespace); err != nil {
-			t.Fatal(err)
-		}
-		w.deleted(ttl)
-		w.goes(ttl) // although nothing of it can be changed
-		gate.open()
-		w.rows("failed|failed|1", stateOf, "ttl", w.namespace)
-	})
-}
-
 func TestInterrupted(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-
-	w.scenario("suspended, then not", func(w *world) {
-		w.configMap("config", map[string]string{"CACHE_TTL": "5"})
-		ttl := w.improvement("ttl", "config", suspended)
-		w.create(ttl)
-		waiting := w.reaches(ttl, dgmv1alpha1.PhasePending, dgmv1alpha1.ReasonSuspended)
-		w.says(message(waiting), "spec.suspend")
-		w.values(map[string]string{"config": "5"})
-		if err := w.patch(ttl, `{"spec":{"suspend":false}}`); err != nil {
-			t.Fatal(err)
-		}
-		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
-	})
 
 	w.scenario("a rollback goes on while suspended and frozen", func(w *world) {
 		w.configMap("config", map[string]string{"CACHE_TTL": "5"})
@@ -252,38 +177,6 @@ func (w *world) preparing() (*liveGate, *dgmv1alpha1.ImprovementWorkspace) {
 func TestInterruptedWhilePreparing(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-
-	w.scenario("deleted", func(w *world) {
-		gate, ttl := w.preparing()
-		w.deleted(ttl)
-		w.goes(ttl)
-		gate.open()
-		w.values(map[string]string{"config": "5"})
-		w.rows("failed|failed|1", stateOf, "ttl", w.namespace)
-	})
-
-	w.scenario("aborted", func(w *world) {
-		_, ttl := w.preparing()
-		w.annotate(ttl, dgmv1alpha1.AnnotationAbort, "1")
-		failed := w.stalls(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonAborted)
-		w.says(message(failed), "nothing was changed")
-		w.values(map[string]string{"config": "5"})
-	})
-
-	w.scenario("suspended", func(w *world) {
-		gate, ttl := w.preparing()
-		if err := w.patch(ttl, `{"spec":{"suspend":true}}`); err != nil {
-			t.Fatal(err)
-		}
-		gate.open()
-		w.nudge(ttl)
-		w.reaches(ttl, dgmv1alpha1.PhasePreparing, dgmv1alpha1.ReasonSuspended)
-		w.values(map[string]string{"config": "5"})
-		if err := w.patch(ttl, `{"spec":{"suspend":false}}`); err != nil {
-			t.Fatal(err)
-		}
-		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
-	})
 
 	w.scenario("frozen, then edited by others", func(w *world) {
 		gate, ttl := w.preparing()

@@ -3,7 +3,13 @@
 package api
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/test/kubetest"
@@ -84,21 +90,9 @@ func (p *everyPhase) end(row string) {
 }
 
 // TestInterruptionsOfAll interrupts an improvement in every phase at once by what
-// happens to all (docs/lifecycle.md).
+// happens to the operator and to what it stands on (docs/lifecycle.md).
 func TestInterruptionsOfAll(t *testing.T) {
-	t.Run(rowFrozen, func(t *testing.T) {
-		w := newWorld(t)
-		w.lead()
-		p := w.lab().inEveryPhase()
-		freeze := setting("freeze", "true")
-		w.create(freeze)
-		w.stands(freeze, dgmv1alpha1.ReasonApplied)
-		p.letGo()
-		p.each("waits", func(c *cell) { c.waits(together()[rowFrozen].of(c.column.name)) })
-		w.remove(freeze)
-		p.end(rowFrozen)
-	})
-	t.Run(rowDatabase, func(t *testing.T) {
+	t.Run("database", func(t *testing.T) {
 		server := pgtest.Start(t)
 		w := newWorldOn(t, server, server.Database(t))
 		w.lead()
@@ -115,35 +109,64 @@ func TestInterruptionsOfAll(t *testing.T) {
 		server.Start(t)
 		p.end(rowDatabase)
 	})
-	t.Run(rowAPIServer, func(t *testing.T) {
+	// One after the other, and none of them moves what is held.
+	t.Run("operators and API server", func(t *testing.T) {
 		w := newWorld(t)
-		w.kubelet()
+		w.lead(quickTakeover...)
 		p := w.lab().inEveryPhase()
+		w.crash()
+		w.lead(quickTakeover...)
+		leader := w.operator
+		w.kubeletOf("replica-1", quickTakeover...)
+		leader.Kill()
+		w.rows("replica-1", `SELECT left(holder, 9) FROM dgm.writer_fences`)
+		p.each("is held still", func(c *cell) { c.stands(c.column.phase, "") })
 		p.letGo()
 		kubetest.KillAPIServer(t)()
 		p.end(rowAPIServer)
 	})
-	t.Run(rowOperator, func(t *testing.T) {
-		w := newWorld(t)
-		w.lead()
-		p := w.lab().inEveryPhase()
-		p.letGo()
-		w.crash()
-		w.lead()
-		p.end(rowOperator)
-	})
-	t.Run(rowLeader, func(t *testing.T) {
-		w := newWorld(t)
-		w.lead(quickTakeover...)
-		p := w.lab().inEveryPhase()
-		leader := w.operator
-		w.operator = w.launch("replica-1", quickTakeover...)
-		w.operator.WaitReady(t)
-		p.letGo()
-		leader.Kill()
-		p.end(rowLeader)
-		if err := leads(w.operator); err != nil {
-			t.Error(err)
+}
+
+// TestInterruptionsTable checks the table in docs/lifecycle.md, or writes it
+// (UPDATE_GOLDEN).
+func TestInterruptionsTable(t *testing.T) {
+	const begin, end = "<!-- interruptions -->\n", "<!-- /interruptions -->"
+	file := filepath.Join("..", "..", "docs", "lifecycle.md")
+	page, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, _ := strings.Cut(string(page), begin)
+	was, after, found := strings.Cut(rest, end)
+	if !found {
+		t.Fatalf("%s has no place for the table, between %s and %s", file, begin, end)
+	}
+	is := interruptionsTable()
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(file, []byte(before+begin+is+end+after), 0o644); err != nil {
+			t.Fatal(err)
 		}
-	})
+	} else if diff := gocmp.Diff(was, is); diff != "" {
+		t.Errorf("the table in %s is another one; write it with UPDATE_GOLDEN=1 (-is +should be):\n%s", file, diff)
+	}
+}
+
+func interruptionsTable() string {
+	var table strings.Builder
+	row := func(first string, cell func(group int) string) {
+		fmt.Fprintf(&table, "| %s |", first)
+		for i := range groups {
+			fmt.Fprintf(&table, " %s |", cell(i))
+		}
+		table.WriteString("\n")
+	}
+	row("", func(i int) string { return groups[i].name })
+	table.WriteString("|---" + strings.Repeat("|---", len(groups)) + "|\n")
+	for _, i := range interruptions() {
+		row(i.name, func(group int) string { return i.ends[group].says })
+	}
+	for _, name := range []string{rowFrozen, rowDatabase, rowOperator, rowLeader, rowAPIServer} {
+		row(name, func(group int) string { return together()[name][group].says })
+	}
+	return table.String()
 }

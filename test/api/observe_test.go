@@ -170,6 +170,32 @@ func TestMetricsAreComparedBeforeAndAfterTheChange(t *testing.T) {
 			w.Errorf("the last window was %s long, want that up to the deadline", length)
 		}
 	})
+	w.scenario("held before the change", func(w *world) {
+		gate := w.gate()
+		gate.hold("ConfigMap/held")
+		object := w.observes("held", changed(0.8))
+		first := w.reaches(object, dgmv1alpha1.PhaseApplying, dgmv1alpha1.ReasonRetrying).Status.Observation.BaselineEnd
+		if err := w.patch(object, `{"spec":{"suspend":true}}`); err != nil {
+			t.Fatal(err)
+		}
+		if held := w.reaches(object, dgmv1alpha1.PhaseApplying, dgmv1alpha1.ReasonSuspended); held.Status.Observation != nil || len(held.Status.Metrics) > 0 {
+			w.Errorf("what was measured before it was held is kept: %+v", held.Status.Observation)
+		}
+		time.Sleep(time.Until(first.Add(2 * time.Second)))
+		gate.open()
+		if err := w.patch(object, `{"spec":{"suspend":false}}`); err != nil {
+			t.Fatal(err)
+		}
+		done := w.reaches(object, dgmv1alpha1.PhaseCompleted, dgmv1alpha1.ReasonCompleted)
+		last := done.Status.Observation.BaselineEnd
+		if !last.After(first.Time) {
+			w.Errorf("the window before the change ends at %s, and did so at %s before it was held", last, first)
+		}
+		w.synced(object)
+		w.rows("true|true", `SELECT (a.performance_before #>> '{metrics,p99-latency,samples}')::int = count(*) FILTER (WHERE m."timestamp" BETWEEN $2::timestamptz - interval '4 seconds' AND $2),
+			bool_or(m."timestamp" < $2::timestamptz - interval '4 seconds')
+			FROM dgm.dgm_archive a JOIN dgm.performance_metrics m USING (improvement_id) WHERE a.improvement_id = $1 AND m.tags ->> 'side' = 'baseline' GROUP BY a.id`, done.Status.ImprovementID, last.Time)
+	})
 	w.scenario("manual", func(w *world) {
 		object := w.observes("manual", changed(1.3), func(object *dgmv1alpha1.ImprovementWorkspace) {
 			object.Spec.Rollback = &dgmv1alpha1.Rollback{Policy: dgmv1alpha1.RollbackManual}

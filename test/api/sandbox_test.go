@@ -243,22 +243,6 @@ func TestSandbox_NoneIsLeft(t *testing.T) {
 			return nil
 		})
 	})
-	w.scenario("deleted", func(w *world) {
-		k, ttl := running(w)
-		w.deleted(ttl)
-		w.goes(ttl)
-		k.noSandbox()
-		w.values(map[string]string{"config": "5"})
-	})
-	w.scenario("with its namespace", func(w *world) {
-		k, ttl := running(w)
-		if err := w.Delete(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}); err != nil {
-			t.Fatal(err)
-		}
-		w.deleted(ttl)
-		w.goes(ttl)
-		k.noSandbox()
-	})
 	w.scenario("retried", func(w *world) {
 		k, ttl := running(w)
 		w.annotate(ttl, dgmv1alpha1.AnnotationAbort, "1")
