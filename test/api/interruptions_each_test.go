@@ -323,7 +323,7 @@ func (c *cell) toldOnce(want end) {
 // (docs/lifecycle.md).
 func TestInterruptions(t *testing.T) {
 	w := newWorld(t)
-	w.lead()
+	w.lead(longLease...)
 	l := w.lab()
 	// P1, P2, P3, P8, P10: what each interruption must not break, is in how it ends.
 	all, phases := interruptions(), columns()

@@ -290,15 +290,9 @@ func (w *world) lead(args ...string) {
 // the present one without notice.
 func (w *world) kubelet(args ...string) (kill func()) {
 	w.Helper()
-	return w.kubeletOf("replica-0", args...)
-}
-
-// kubeletOf is kubelet for a replica.
-func (w *world) kubeletOf(name string, args ...string) (kill func()) {
-	w.Helper()
 	var mu sync.Mutex
 	stopped := false
-	operator := w.launch(name, args...)
+	operator := w.launch("replica-0", args...)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -308,7 +302,7 @@ func (w *world) kubeletOf(name string, args ...string) (kill func()) {
 				mu.Unlock()
 				return
 			}
-			operator = w.launch(name, args...)
+			operator = w.launch("replica-0", args...)
 			mu.Unlock()
 		}
 	})
