@@ -139,11 +139,11 @@ func (s *step) compare(ctx context.Context, window analysis.Window, tail float64
 // sidesOf are a metric's samples before and after the change. Those before are
 // the recorded ones; without any, the source may still know them.
 func (s *step) sidesOf(ctx context.Context, metric *dgmv1alpha1.Metric, stored []pgstore.Point, candidate analysis.Side, notBefore time.Time) (before, after analysis.Side, known bool) {
-	if metric.Job != nil {
+	switch {
+	case metric.Job != nil:
 		before, after = s.measureJob(ctx, metric)
 		return before, after, true
-	}
-	if s.w.Status.Observation.BaselineEnd == nil {
+	case s.w.Status.Observation.BaselineEnd == nil:
 		return analysis.Side{Problem: "nothing was measured"}, candidate, true
 	}
 	if recorded := analysis.SideOf(samplesOf(stored), s.baselineWindow(), ""); len(recorded.Samples) > 0 {
