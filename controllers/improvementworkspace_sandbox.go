@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -188,16 +189,31 @@ func (s *step) designSandbox(ctx context.Context, plan snapshot.Plan) (*sandbox.
 }
 
 // addPullSecrets adds the Secrets to pull images by that the templates name, or
-// the account's ServiceAccount, as far as the account may get them.
+// the ServiceAccounts as which the workloads and the tests run, as far as the
+// account may get them.
 func (s *step) addPullSecrets(ctx context.Context, design *sandbox.Design) error {
 	for _, name := range design.PullSecrets() {
 		if err := s.addPullSecret(ctx, design, name, false); err != nil {
 			return err
 		}
 	}
-	object, err := s.get(ctx, dgmv1alpha1.ObjectReference{APIVersion: "v1", Kind: "ServiceAccount", Name: s.w.Spec.ServiceAccountName})
+	accounts := design.Accounts()
+	if !slices.Contains(accounts, s.w.Spec.ServiceAccountName) {
+		accounts = append(accounts, s.w.Spec.ServiceAccountName)
+	}
+	for _, name := range accounts {
+		if err := s.addPullSecretsOf(ctx, design, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *step) addPullSecretsOf(ctx context.Context, design *sandbox.Design, name string) error {
+	object, err := s.get(ctx, dgmv1alpha1.ObjectReference{APIVersion: "v1", Kind: "ServiceAccount", Name: name})
 	if isAnswer(err) {
-		return nil // it names none that this account may know of
+		design.LeaveAccount(name)
+		return nil
 	}
 	if err != nil {
 		return err
@@ -259,6 +275,24 @@ func (s *step) ensureNamespace(ctx context.Context, wanted *corev1.Namespace) (*
 		return nil, fail(dgmv1alpha1.ReasonSandboxFailed, "somebody has deleted sandbox %s; to try again: %s", live.Name, s.retryCommand())
 	}
 	return live, nil
+}
+
+// sandboxGone tells why the operator has no right in the sandbox: since that is
+// deleted, or else for a reason that passes, which is the error.
+func (s *step) sandboxGone(ctx context.Context, refused error) (bool, error) {
+	name := s.w.Status.Sandbox.Namespace
+	namespace := &corev1.Namespace{}
+	err := s.Live.Get(ctx, client.ObjectKey{Name: name}, namespace)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read sandbox %s: %w", name, err)
+	}
+	if namespace.DeletionTimestamp.IsZero() && s.owns(namespace) {
+		return false, fmt.Errorf("the rights in sandbox %s are not in force: %w", name, refused)
+	}
+	return true, nil
 }
 
 // owns reports whether a namespace is a sandbox of this improvement.

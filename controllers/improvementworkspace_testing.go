@@ -191,7 +191,11 @@ func (s *step) readTry(ctx context.Context, test *dgmv1alpha1.Test, status *dgmv
 	namespace := s.w.Status.Sandbox.Namespace
 	job := &batchv1.Job{}
 	err := s.Live.Get(ctx, client.ObjectKey{Namespace: namespace, Name: sandbox.JobName(test.Name, status.Tries)}, job)
-	if apierrors.IsNotFound(err) || isMissingRight(err) { // the rights go with the sandbox
+	gone := apierrors.IsNotFound(err)
+	if isMissingRight(err) { // the rights go with the sandbox, or are not known yet
+		gone, err = s.sandboxGone(ctx, err)
+	}
+	if gone {
 		return nil, sandbox.Try{
 			Outcome: dgmv1alpha1.TestError, Message: "its Job is gone: somebody has deleted it, or the sandbox",
 			StartedAt: status.StartedAt, EndedAt: s.now(),
@@ -242,7 +246,7 @@ func (s *step) endTry(ctx context.Context, test *dgmv1alpha1.Test, try int32) (g
 	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: s.w.Status.Sandbox.Namespace, Name: sandbox.JobName(test.Name, try)}}
 	err = s.Client.Delete(ctx, job, client.PropagationPolicy(metav1.DeletePropagationBackground))
 	if isMissingRight(err) {
-		return true, nil
+		return s.sandboxGone(ctx, err)
 	}
 	if client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("end Job %s: %w", job.Name, err)

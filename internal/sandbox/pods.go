@@ -3,6 +3,8 @@
 package sandbox
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +16,9 @@ import (
 // isolate makes a copied pod template one that runs apart from what serves: with
 // no rights, no Secrets, nothing of the node and nothing of others' storage.
 func (d *Design) isolate(owner string, template *corev1.PodTemplateSpec) {
+	if name := cmp.Or(template.Spec.ServiceAccountName, template.Spec.DeprecatedServiceAccount, "default"); d.liveAs[name] == "" {
+		d.liveAs[name] = owner
+	}
 	template.Annotations = withoutMarks(template.Annotations)
 	delete(template.Labels, dgmv1alpha1.LabelTest)
 	confine(template)
@@ -203,10 +208,23 @@ func (d *Design) PullSecrets() []string {
 	return names
 }
 
+// Accounts are the names of the ServiceAccounts as which the copied workloads run
+// live, which may name Secrets to pull images by.
+func (d *Design) Accounts() []string { return slices.Sorted(maps.Keys(d.liveAs)) }
+
+// LeaveAccount notes that the pull secrets of one of them are not known. Nobody
+// names the account default, which mostly has none.
+func (d *Design) LeaveAccount(name string) {
+	if owner := d.liveAs[name]; owner != "" && name != "default" {
+		d.leave("ServiceAccount/%s, as which %s runs: the Secrets to pull images by that it may name, since the account may not get it", name, owner)
+	}
+}
+
 // AddPullSecret copies a Secret if it is one to pull images by: of no other
 // Secret is anything ever copied. byDefault: for pods that name none.
 func (d *Design) AddPullSecret(secret *corev1.Secret, byDefault bool) {
-	if byDefault {
+	byName := func(ref corev1.LocalObjectReference) bool { return ref.Name == secret.Name }
+	if byDefault && !slices.ContainsFunc(d.account.ImagePullSecrets, byName) {
 		d.account.ImagePullSecrets = append(d.account.ImagePullSecrets, corev1.LocalObjectReference{Name: secret.Name})
 	}
 	key := map[corev1.SecretType]string{

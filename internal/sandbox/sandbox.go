@@ -76,6 +76,7 @@ type Design struct {
 
 	source   Source
 	account  *corev1.ServiceAccount
+	liveAs   map[string]string // ServiceAccounts as which workloads run live, with the first of those
 	rename   renaming
 	identity map[string]bool // Kind/name of each copy
 }
@@ -90,7 +91,7 @@ type PodTemplate struct {
 // New designs the sandbox of an improvement. The error says that an object of the
 // plan cannot be read; what cannot be copied is no error.
 func New(source Source) (*Design, error) {
-	d := &Design{source: source, identity: map[string]bool{}}
+	d := &Design{source: source, identity: map[string]bool{}, liveAs: map[string]string{}}
 	d.Namespace = d.namespace()
 	states, err := d.states()
 	if err != nil {

@@ -49,7 +49,7 @@ func TestSandbox(t *testing.T) {
 		let.Store(true)
 		ttl = w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
 		w.rows("smoke|Passed|0|1|map[p99:1.5]|\nwords|Passed|0|1|map[p99:1.5]|", testsOf, ttl.Status.ImprovementID)
-		w.rows(ttl.Status.Sandbox.Namespace+"|1", `SELECT test_results->'sandbox'->>'namespace', jsonb_array_length(test_results->'sandbox'->'leftOut')
+		w.rows(ttl.Status.Sandbox.Namespace+"|2", `SELECT test_results->'sandbox'->>'namespace', jsonb_array_length(test_results->'sandbox'->'leftOut')
 			FROM dgm.improvement_workspaces WHERE improvement_id = $1`, ttl.Status.ImprovementID)
 		k.noSandbox()
 		w.eventually("status says that it is gone", func() error {
@@ -61,6 +61,57 @@ func TestSandbox(t *testing.T) {
 		if jobs, namespaces := k.seen(); jobs != 2 || namespaces != 1 {
 			t.Errorf("%d Jobs in %d sandboxes; want 2 in 1", jobs, namespaces)
 		}
+	})
+
+	w.scenario("P8 images are pulled as the workload pulls them live, as far as the account may know", func(w *world) {
+		k := w.keeper(func(*batchv1.Job) (int32, string, bool) { return 0, "", false })
+		w.create(&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "registry"}, Type: corev1.SecretTypeDockerConfigJson,
+			StringData: map[string]string{corev1.DockerConfigJsonKey: `{"auths":{}}`},
+		})
+		w.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "runner"}, ImagePullSecrets: []corev1.LocalObjectReference{{Name: "registry"}}})
+		ttl := w.testedShop(testOf("smoke"))
+		if err := w.Patch(context.Background(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "checkout"}},
+			client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"template":{"spec":{"serviceAccountName":"runner"}}}}`))); err != nil {
+			w.Fatal(err)
+		}
+		running := func(ttl *dgmv1alpha1.ImprovementWorkspace) *dgmv1alpha1.ImprovementWorkspace {
+			w.create(ttl)
+			w.eventually("the test runs", func() error {
+				if ttl = w.refresh(ttl); len(ttl.Status.Tests) == 0 {
+					return errorf("%s", message(ttl))
+				}
+				return nil
+			})
+			return ttl
+		}
+		unknown := running(ttl.DeepCopy())
+		w.says(unknown.Status.Sandbox.LeftOut, "ServiceAccount/runner, as which Deployment/checkout runs: the Secrets to pull images by")
+		if secrets := inSandbox(w, unknown, &corev1.SecretList{}); len(secrets.Items) != 0 {
+			t.Errorf("%d Secrets are copied that the account may not get", len(secrets.Items))
+		}
+		w.annotate(unknown, dgmv1alpha1.AnnotationAbort, "1")
+		w.reaches(unknown, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonAborted)
+
+		w.create(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "pulls"}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"serviceaccounts", "secrets"}, ResourceNames: []string{"runner", "registry"}, Verbs: []string{"get"}},
+		}})
+		w.create(&rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "pulls"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "pulls"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: w.namespace, Name: "improver"}},
+		})
+		again := ttl.DeepCopy()
+		again.Name = "known"
+		known := running(again)
+		accounts := inSandbox(w, known, &corev1.ServiceAccountList{}).Items
+		if secrets := inSandbox(w, known, &corev1.SecretList{}).Items; len(secrets) != 1 || secrets[0].Name != "registry" || len(accounts) != 1 ||
+			len(accounts[0].ImagePullSecrets) != 1 || accounts[0].ImagePullSecrets[0].Name != "registry" {
+			t.Errorf("the sandbox has %d Secrets and the accounts %+v", len(secrets), accounts)
+		}
+		w.annotate(known, dgmv1alpha1.AnnotationAbort, "1")
+		w.reaches(known, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonAborted)
+		k.noSandbox()
 	})
 
 	w.scenario("a test that fails ends it with nothing touched", func(w *world) {
