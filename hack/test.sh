@@ -21,6 +21,6 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 hack/stack.sh up
 # They wait more than they work.
-go test -count=1 -timeout 30m -parallel 8 -tags e2e "$@" ./test/e2e/... || { failed+=" test/e2e"; clean_up() { hack/stack.sh down; echo "its logs: $DGM_LOCAL/logs" >&2; }; }
+go test -count=1 -timeout 30m -parallel 12 -tags e2e "$@" ./test/e2e/... || { failed+=" test/e2e"; clean_up() { hack/stack.sh down; echo "its logs: $DGM_LOCAL/logs" >&2; }; }
 [ -z "$failed" ] || { echo "tests failed in:$failed" >&2; exit 1; }
 echo "all tests passed"

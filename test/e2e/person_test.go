@@ -120,6 +120,7 @@ func readEachVersion(t *testing.T, namespace string) *readings {
 }
 
 func (r *readings) read(t *testing.T, object *unstructured.Unstructured) {
+	t.Helper()
 	text, _, _ := unstructured.NestedString(object.Object, "status", "phase")
 	observed, _, _ := unstructured.NestedInt64(object.Object, "status", "observedGeneration")
 	phase := dgmv1alpha1.Phase(text)
