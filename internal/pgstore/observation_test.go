@@ -94,7 +94,8 @@ func TestServiceSamplesAreBoundedAndReadThroughTheIndex(t *testing.T) {
 
 func TestImprovementSamplesAreWhatWasRecorded(t *testing.T) {
 	t.Parallel()
-	s := startReady(t, testConfig(migratedDatabase(t)))
+	url := migratedDatabase(t)
+	s := startReady(t, testConfig(url))
 	id := uuid.NullUUID{UUID: uuid.New(), Valid: true}
 	recorded := func(name, side string, values ...string) []Sample {
 		var out []Sample
@@ -109,6 +110,9 @@ func TestImprovementSamplesAreWhatWasRecorded(t *testing.T) {
 	samples := append(recorded("p99", "baseline", "1", "2"), append(recorded("p50", "baseline", "3"), recorded("p99", "candidate", "4")...)...)
 	must(t, s.RecordMetrics(testContext(t), samples))
 	must(t, s.RecordMetrics(testContext(t), samples[1:])) // again, in another cut: none is doubled
+	// What a service says of it is no sample of it.
+	openDatabase(t, pgtest.ServiceURL(url)).exec(`INSERT INTO dgm.performance_metrics (metric_name, metric_type, metric_scope, value, service_name, improvement_id, tags, "timestamp")
+		VALUES ('p99', 'latency', 'improvement', 900, 'checkout', $1, '{"side": "baseline"}', now())`, id.UUID)
 	got, err := s.ImprovementSamples(testContext(t), id.UUID, json.RawMessage(`{"side":"baseline"}`))
 	must(t, err)
 	if len(got) != 2 || len(got["p99"]) != 2 || got["p99"][1].Value != 2 || len(got["p50"]) != 1 {

@@ -12,10 +12,12 @@ WHERE m.service_name = @service_name::text AND m.metric_type = @metric_type::tex
 ORDER BY m."timestamp" DESC
 LIMIT @most::integer;
 
+-- What the operator has recorded for an improvement: rows that others insert bear no
+-- writer_epoch.
 -- name: ImprovementSamples :many
 SELECT m.metric_name, m."timestamp" AS measured_at, CAST(m.value AS double precision) AS value
 FROM dgm.performance_metrics m
-WHERE m.improvement_id = @improvement_id::uuid AND m.metric_scope = 'improvement' AND m.tags @> CAST(@tags::text AS jsonb)
+WHERE m.writer_epoch IS NOT NULL AND m.deleted_at IS NULL AND m.improvement_id = @improvement_id::uuid AND m.metric_scope = 'improvement' AND m.tags @> CAST(@tags::text AS jsonb)
 ORDER BY m.metric_name, m."timestamp"
 LIMIT @most::integer;
 

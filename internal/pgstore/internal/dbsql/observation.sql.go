@@ -15,7 +15,7 @@ import (
 const improvementSamples = `-- name: ImprovementSamples :many
 SELECT m.metric_name, m."timestamp" AS measured_at, CAST(m.value AS double precision) AS value
 FROM dgm.performance_metrics m
-WHERE m.improvement_id = $1::uuid AND m.metric_scope = 'improvement' AND m.tags @> CAST($2::text AS jsonb)
+WHERE m.writer_epoch IS NOT NULL AND m.deleted_at IS NULL AND m.improvement_id = $1::uuid AND m.metric_scope = 'improvement' AND m.tags @> CAST($2::text AS jsonb)
 ORDER BY m.metric_name, m."timestamp"
 LIMIT $3::integer
 `
@@ -32,6 +32,8 @@ type ImprovementSamplesRow struct {
 	Value      float64
 }
 
+// What the operator has recorded for an improvement: rows that others insert bear no
+// writer_epoch.
 func (q *Queries) ImprovementSamples(ctx context.Context, arg ImprovementSamplesParams) ([]ImprovementSamplesRow, error) {
 	rows, err := q.db.Query(ctx, improvementSamples, arg.ImprovementID, arg.Tags, arg.Most)
 	if err != nil {
