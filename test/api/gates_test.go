@@ -6,6 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +55,20 @@ func dryRun(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.Mode = dgmv1
 
 func TestGates(t *testing.T) {
 	w := newWorld(t)
-	w.start()
+	answer := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		select {
+		case <-answer:
+		case <-request.Context().Done():
+		}
+		response.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(slow.Close)
+	file := filepath.Join(t.TempDir(), "sources.yaml")
+	if err := os.WriteFile(file, []byte("sources: {default: {url: '"+slow.URL+"', timeout: 50s}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.start("--metric-sources-file=" + file)
 
 	w.scenario("what passes is recorded", func(w *world) {
 		w.configMap("config", map[string]string{"CACHE_TTL": "5"})
@@ -147,6 +164,22 @@ func TestGates(t *testing.T) {
 		w.create(late)
 		w.says(message(w.stalls(late, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonParentFailed)), "it builds on improvement parent, which has ended RolledBack", "dgm.acgs.io/retry=TOKEN")
 	})
+	w.scenario("a freeze while the baseline is measured keeps the change", func(w *world) {
+		w.configMap("config", map[string]string{"CACHE_TTL": "5"})
+		ttl := w.improvement("ttl", "config", observed(scraped("up")))
+		w.create(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhaseApplying, dgmv1alpha1.ReasonApplying)
+		w.freeze("true")
+		close(answer)
+		w.reaches(ttl, dgmv1alpha1.PhaseApplying, dgmv1alpha1.ReasonFrozen)
+		w.values(map[string]string{"config": "5"})
+		w.freeze("false")
+		w.nudge(ttl)
+		w.reaches(ttl, dgmv1alpha1.PhaseObserving, "")
+		w.values(map[string]string{"config": "60"})
+		w.annotate(ttl, dgmv1alpha1.AnnotationAbort, "1")
+		w.reaches(ttl, dgmv1alpha1.PhaseRolledBack, "")
+	})
 	w.Run("freeze", func(t *testing.T) {
 		own := *w
 		own.T = t
@@ -179,6 +212,25 @@ func TestGates(t *testing.T) {
 		w.query(`UPDATE dgm.known_constitutions SET active = true WHERE hash = 'cdd01ef066bc6cf2'`)
 		w.nudge(ttl)
 		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
+	})
+	w.Run("P7: a limit that was lowered while a person was awaited", func(t *testing.T) {
+		own := *w
+		own.T = t
+		w := &own
+		w.configMap("lowered", map[string]string{"CACHE_TTL": "5"})
+		ttl := w.improvement("lowered", "lowered", wants(dgmv1alpha1.ApprovalAlways), risks(dgmv1alpha1.RiskMedium))
+		w.create(ttl)
+		waiting := w.reaches(ttl, dgmv1alpha1.PhaseAwaitingApproval, "")
+		limit := &dgmv1alpha1.SystemConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "risk-limit"}, Spec: dgmv1alpha1.SystemConfigurationSpec{Key: "risk_limit", Value: new("Low")}}
+		w.create(limit)
+		t.Cleanup(func() { _ = w.Delete(context.Background(), limit) })
+		w.rows("Low", "SELECT value FROM dgm.system_configurations WHERE key = 'risk_limit'")
+		time.Sleep(2 * time.Second) // until the operator has heard of it
+		if err := w.user("alice", approver()).Patch(context.Background(), ttl.DeepCopy(), approves("alice", waiting.Status.Snapshot.PlanDigest)); err != nil {
+			t.Fatal(err)
+		}
+		w.says(message(w.stalls(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonRiskTooHigh)), "its risk is Medium, and Low is the highest")
+		w.values(map[string]string{"lowered": "5"})
 	})
 }
 
