@@ -69,6 +69,9 @@ func TestP8_TheOperatorsRightToMakeNamespacesEndsAtSandboxes(t *testing.T) {
 		},
 		"an administrator makes a sandbox": func() error { return w.Create(ctx, sandboxNamed("dgm-sandbox-admin", "a-uid")) },
 		"an administrator takes the name":  func() error { return w.Create(ctx, sandboxNamed("dgm-sandbox-admin", "")) },
+		"an administrator has the name generated": func() error {
+			return w.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "dgm-sandbox-"}})
+		},
 		"an administrator labels a namespace": func() error {
 			return w.Patch(ctx, foreign.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"dgm.acgs.io/sandbox":"x"}}}`)))
 		},
