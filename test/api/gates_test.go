@@ -213,25 +213,6 @@ func TestGates(t *testing.T) {
 		w.nudge(ttl)
 		w.reaches(ttl, dgmv1alpha1.PhaseCompleted, "")
 	})
-	w.Run("P7: a limit that was lowered while a person was awaited", func(t *testing.T) {
-		own := *w
-		own.T = t
-		w := &own
-		w.configMap("lowered", map[string]string{"CACHE_TTL": "5"})
-		ttl := w.improvement("lowered", "lowered", wants(dgmv1alpha1.ApprovalAlways), risks(dgmv1alpha1.RiskMedium))
-		w.create(ttl)
-		waiting := w.reaches(ttl, dgmv1alpha1.PhaseAwaitingApproval, "")
-		limit := &dgmv1alpha1.SystemConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "risk-limit"}, Spec: dgmv1alpha1.SystemConfigurationSpec{Key: "risk_limit", Value: new("Low")}}
-		w.create(limit)
-		t.Cleanup(func() { _ = w.Delete(context.Background(), limit) })
-		w.rows("Low", "SELECT value FROM dgm.system_configurations WHERE key = 'risk_limit'")
-		time.Sleep(2 * time.Second) // until the operator has heard of it
-		if err := w.user("alice", approver()).Patch(context.Background(), ttl.DeepCopy(), approves("alice", waiting.Status.Snapshot.PlanDigest)); err != nil {
-			t.Fatal(err)
-		}
-		w.says(message(w.stalls(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonRiskTooHigh)), "its risk is Medium, and Low is the highest")
-		w.values(map[string]string{"lowered": "5"})
-	})
 }
 
 // eventsOf is nil when there are so many events of a reason about an improvement.
