@@ -40,6 +40,21 @@ func (s *step) reviewEffect(ctx context.Context, plan snapshot.Plan) *loss {
 	return nil
 }
 
+// goneMeanwhile says which object that was changed is no more, nil when none is
+// known to be: what is gone has no metrics, and would be waited for in vain.
+func (s *step) goneMeanwhile(ctx context.Context) *loss {
+	plan, err := s.loadSnapshot(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // the end of the observation tells
+	}
+	for _, object := range plan.Objects {
+		if _, err := s.getLive(ctx, object.Ref); isGone(err) {
+			return s.lostEffect(object, nil, err)
+		}
+	}
+	return nil
+}
+
 // lostEffect says why a live object no longer has what was set, nil when it has.
 // Values that who owned them before has set again are a conflict that only a
 // change upstream ends; those of anybody else are a change like any other.

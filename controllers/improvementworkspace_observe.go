@@ -61,6 +61,11 @@ func (s *step) reconcileObserving(ctx context.Context) (lifecycle.Standing, erro
 	if !known {
 		return standing, nil
 	}
+	if standing.Stalled {
+		if lost := s.goneMeanwhile(ctx); lost != nil {
+			return s.beginRollback(lost.reason, lost.message), nil
+		}
+	}
 	if verdictOf(compared) == dgmv1alpha1.VerdictNoData {
 		s.wakeAt(asked.Add(askAgain(observing.Window)))
 	}

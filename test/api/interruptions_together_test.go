@@ -67,6 +67,7 @@ func (p *everyPhase) each(what string, do func(c *cell)) {
 
 // of is the cell in the hands of another test.
 func (c *cell) of(t *testing.T) *cell {
+	t.Helper()
 	own, world := *c, *c.world
 	world.T = t
 	own.world = &world

@@ -149,6 +149,12 @@ func TestMetricsAreComparedBeforeAndAfterTheChange(t *testing.T) {
 			w.Errorf("the reward of what a person ended is %q", done.Status.Reward)
 		}
 	})
+	w.scenario("no data is held, and the object is deleted", func(w *world) {
+		held := w.observes("held", nil)
+		w.stalls(held, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+		w.deleteConfigMap("held")
+		w.says(message(w.stalls(held, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonTargetGone)), "ConfigMap/held", "not made anew")
+	})
 	for policy, phase := range map[dgmv1alpha1.UndecidedPolicy]dgmv1alpha1.Phase{
 		dgmv1alpha1.UndecidedRollback: dgmv1alpha1.PhaseRolledBack, dgmv1alpha1.UndecidedAccept: dgmv1alpha1.PhaseCompleted,
 	} {
