@@ -35,7 +35,7 @@ func (s *step) measureBaseline(ctx context.Context, plan snapshot.Plan) (standin
 		s.w.Status.Observation = &dgmv1alpha1.ObservationStatus{BaselineEnd: &metav1.MicroTime{Time: window.End.UTC()}}
 		return lifecycle.Standing{
 			Phase: dgmv1alpha1.PhaseApplying, Reason: dgmv1alpha1.ReasonApplying,
-			Message: fmt.Sprintf("the metrics of the %s before the change are recorded first", observing.Window),
+			Message: fmt.Sprintf("the metrics of the %s before the change are recorded first", dgmv1alpha1.FormatDuration(observing.Window)),
 		}, false, nil
 	}
 	if err := s.Store.Ready(); err != nil {

@@ -276,7 +276,7 @@ func (s *step) limitTime(standing lifecycle.Standing, retry error) (lifecycle.St
 	}
 	return s.standingOfFailure(&failure{
 		reason:  dgmv1alpha1.ReasonTimedOut,
-		message: fmt.Sprintf("not done within %s (%s): %s", limit, settings.ImprovementTimeoutMinutes, standing.Message),
+		message: fmt.Sprintf("not done within %s (%s): %s", dgmv1alpha1.FormatDuration(limit), settings.ImprovementTimeoutMinutes, standing.Message),
 	}), nil
 }
 
@@ -300,11 +300,11 @@ func (s *step) writeStatus(ctx context.Context) error {
 // standingOfFailure says where a failure leaves the improvement: before
 // anything was applied it has failed; from then on everything is put back.
 func (s *step) standingOfFailure(f *failure) lifecycle.Standing {
+	if lifecycle.IsFaultOfChange(s.w, f.reason) {
+		s.w.Status.Reward = analysis.FormatReward(0)
+	}
 	switch s.w.Status.Phase {
 	case dgmv1alpha1.PhaseApplying, dgmv1alpha1.PhaseObserving:
-		if f.reason == dgmv1alpha1.ReasonRolloutFailed && len(s.w.Spec.Metrics) > 0 {
-			s.w.Status.Reward = analysis.FormatReward(0) // the fault of the change, as a Fail is
-		}
 		return s.beginRollback(f.reason, f.message)
 	case dgmv1alpha1.PhaseRollingBack:
 		s.recheck = lifecycle.FallbackInterval

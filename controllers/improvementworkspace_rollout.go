@@ -31,7 +31,7 @@ func (s *step) awaitRollout(ctx context.Context, plan snapshot.Plan) (*lifecycle
 	case sick.State == rollout.Failed:
 		return nil, fail(dgmv1alpha1.ReasonRolloutFailed, "%s: %s", sick.object, sick.Message)
 	case waited >= timeout:
-		return nil, fail(dgmv1alpha1.ReasonRolloutFailed, "%s was not healthy within %s (spec.rollout.timeout): %s", sick.object, timeout, sick.Message)
+		return nil, fail(dgmv1alpha1.ReasonRolloutFailed, "%s was not healthy within %s (spec.rollout.timeout): %s", sick.object, dgmv1alpha1.FormatDuration(timeout), sick.Message)
 	}
 	s.recheck = lifecycle.PollInterval(waited, timeout)
 	return &lifecycle.Standing{

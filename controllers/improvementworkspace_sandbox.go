@@ -400,7 +400,7 @@ func (s *step) candidateWaits(ctx context.Context, since time.Time) (string, err
 		waitsFor += " (" + why + ")"
 	}
 	if limit := s.candidateTimeout(); final || s.Clock.Since(since) > limit {
-		return "", fail(dgmv1alpha1.ReasonSandboxFailed, "with the change, %s does not serve in sandbox %s within %s; nothing live was touched", waitsFor, s.w.Status.Sandbox.Namespace, limit)
+		return "", fail(dgmv1alpha1.ReasonSandboxFailed, "with the change, %s does not serve in sandbox %s within %s; nothing live was touched", waitsFor, s.w.Status.Sandbox.Namespace, dgmv1alpha1.FormatDuration(limit))
 	}
 	return waitsFor, nil
 }

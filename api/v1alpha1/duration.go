@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	"strings"
 	"time"
 )
 
@@ -22,4 +23,17 @@ func (d Duration) Or(unsaid time.Duration) time.Duration {
 		return unsaid
 	}
 	return parsed
+}
+
+// FormatDuration is a time span for people, without the units that are 0: "2m"
+// for what time.Duration shows as "2m0s".
+func FormatDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }

@@ -34,7 +34,8 @@ type Comparison struct {
 	Verdict dgmv1alpha1.Verdict
 	// Problem says why there is no data.
 	Problem string
-	// Baseline and Candidate are medians; NaN without samples.
+	// Baseline and Candidate are medians of what is compared: samples or, of many,
+	// means of them; NaN without samples.
 	Baseline, Candidate               float64
 	BaselineSamples, CandidateSamples int
 	// Regression is how much worse the candidate is, between Low and High: a
@@ -75,6 +76,8 @@ func Compare(c Criterion, baseline, candidate Side) Comparison {
 		result.Verdict = dgmv1alpha1.VerdictNoData
 		return result
 	}
+	before, after = averaged(before, after)
+	result.Baseline, result.Candidate = median(before), median(after)
 	change := result.change(before, after, c.Tail)
 	result.Regression, result.Low, result.High = change.estimate, change.low, change.high
 	if c.Direction == dgmv1alpha1.Increase {
@@ -105,6 +108,9 @@ func problemOf(c Criterion, baseline, candidate Side) string {
 			return side.name + ": " + side.Problem
 		case len(side.Samples) < c.MinSamples:
 			return fmt.Sprintf("%s: %d samples%s, at least %d are needed", side.name, len(side.Samples), besides(side.Dropped), c.MinSamples)
+		case side.Dropped > len(side.Samples):
+			// The rest is a choice that nobody made: the times at which it could be measured.
+			return fmt.Sprintf("%s: %d of %d values are no numbers", side.name, side.Dropped, side.Dropped+len(side.Samples))
 		}
 	}
 	return ""

@@ -34,6 +34,16 @@ func TestCompare(t *testing.T) {
 		}
 		return side(scaled...)
 	}
+	// Of 960 requests every n-th is an error.
+	errors := func(n int) Side {
+		values := make([]float64, 960)
+		for i := range values {
+			if i%n == 0 {
+				values[i] = 1
+			}
+		}
+		return side(values...)
+	}
 	nan, inf := math.NaN(), math.Inf(1)
 	for _, test := range []struct {
 		name      string
@@ -65,6 +75,12 @@ func TestCompare(t *testing.T) {
 		{"nothing before", dgmv1alpha1.Decrease, 0.05, side(), times(1), dgmv1alpha1.VerdictNoData, "", "before the change: 0 samples, at least 5 are needed"},
 		{"too few after", dgmv1alpha1.Decrease, 0.05, times(1), side(1, 2, 3, 4), dgmv1alpha1.VerdictNoData, "", "after the change: 4 samples, at least 5"},
 		{"no numbers", dgmv1alpha1.Decrease, 0.05, times(1), side(nan, inf, -inf, 1, nan), dgmv1alpha1.VerdictNoData, "", "1 samples (and 4 that are no numbers)"},
+		{"mostly no numbers", dgmv1alpha1.Decrease, 0.05, times(1), side(100, 101, 99, 102, 98, nan, nan, nan, nan, nan, nan), dgmv1alpha1.VerdictNoData, "", "after the change: 6 of 11 values are no numbers"},
+		{"as many numbers as none", dgmv1alpha1.Decrease, 0.5, times(1), side(100, 101, 99, 102, 98, nan, inf, nan, nan, nan), dgmv1alpha1.VerdictPass, "+0.0%", ""},
+		{"seldom errors become more", dgmv1alpha1.Decrease, 0.5, errors(10), errors(3), dgmv1alpha1.VerdictFail, "-220.0%", ""},
+		{"seldom errors stay", dgmv1alpha1.Decrease, 0.5, errors(10), errors(10), dgmv1alpha1.VerdictPass, "+0.0%", ""},
+		{"ties", dgmv1alpha1.Decrease, 0, side(1, 1, 2, 2, 1, 2, 1, 2), side(2, 1, 2, 1, 1, 2, 2, 1), dgmv1alpha1.VerdictInconclusive, "+0.0%", ""},
+		{"no less than all can be lost of what is to increase", dgmv1alpha1.Increase, 1, times(1), times(1e-6), dgmv1alpha1.VerdictPass, "-100.0%", ""},
 		{"numbers among others", dgmv1alpha1.Decrease, 0.05, times(1), side(append(slices.Clone(spread), nan, inf)...), dgmv1alpha1.VerdictPass, "+0.0%", ""},
 		{"a source that is away", dgmv1alpha1.Decrease, 0.05, times(1), Side{Problem: "it cannot be reached"}, dgmv1alpha1.VerdictNoData, "", "after the change: it cannot be reached"},
 	} {
@@ -136,7 +152,7 @@ func TestValuesReadWell(t *testing.T) {
 		4 * time.Second: "4s", 10 * time.Second: "10s", 2 * time.Minute: "2m", 90 * time.Second: "1m30s", 10 * time.Minute: "10m", time.Hour: "1h", 90 * time.Minute: "1h30m",
 		25*time.Hour + time.Second: "25h0m1s", 500 * time.Millisecond: "500ms",
 	} {
-		if got := shortDuration(length); got != want {
+		if got := dgmv1alpha1.FormatDuration(length); got != want {
 			t.Errorf("%v reads %q, want %q", length, got, want)
 		}
 	}

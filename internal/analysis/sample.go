@@ -11,6 +11,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 )
 
 // Sample is one measured value.
@@ -90,7 +92,7 @@ func SideOf(samples []Sample, within Window, problem string) Side {
 	side := Side{Samples: clean, Dropped: dropped, Problem: problem}
 	if from, gap := longestGap(clean, within); problem == "" && len(clean) > 1 && 2*gap > within.End.Sub(within.Start) {
 		side.Problem = fmt.Sprintf("no sample for %s from %s on, of a window of %s",
-			shortDuration(gap.Round(time.Second)), from.UTC().Format(time.RFC3339), shortDuration(within.End.Sub(within.Start)))
+			dgmv1alpha1.FormatDuration(gap.Round(time.Second)), from.UTC().Format(time.RFC3339), dgmv1alpha1.FormatDuration(within.End.Sub(within.Start)))
 	}
 	return side
 }

@@ -47,6 +47,35 @@ func shiftOf(before, after []float64, tail float64) shift {
 	return result
 }
 
+const (
+	// fewestBatches is how many batches the smaller side has at least.
+	fewestBatches = 20
+	// smallestBatch is the size from which batches are worth the samples they cost.
+	smallestBatch = 3
+)
+
+// averaged are both sides as the means of batches of one size that follow one
+// another, when there are many samples, else as they are. In a mean the noise of
+// each measurement fades, so that the autocorrelation of neighbouring ones shows
+// what drifts slowly, which neighbouring samples hide (batch means: Conway 1963,
+// Schmeiser 1982).
+func averaged(before, after []float64) (x, y []float64) {
+	size := min(len(before), len(after)) / fewestBatches
+	if size < smallestBatch {
+		return before, after
+	}
+	return batchMeans(before, size), batchMeans(after, size)
+}
+
+// batchMeans are means of as many values each, or one more.
+func batchMeans(values []float64, size int) []float64 {
+	means := make([]float64, len(values)/size)
+	for i := range means {
+		means[i] = stat.Mean(values[i*len(values)/len(means):(i+1)*len(values)/len(means)], nil)
+	}
+	return means
+}
+
 // maxAutocorrelation keeps the inflation finite.
 const maxAutocorrelation = 0.95
 

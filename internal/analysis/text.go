@@ -20,7 +20,7 @@ func (r Comparison) Describe(name, unit string, c Criterion, window time.Duratio
 		return fmt.Sprintf("%s has no data: %s", name, r.Problem)
 	}
 	return fmt.Sprintf("%s %s → %s (%s, %s, %s) in %s after the change", name, measured(r.Baseline, unit), measured(r.Candidate, unit),
-		r.changed(worseTowards(c.Direction, r.Regression)), r.Interval(c.Direction), r.limit(c), shortDuration(window))
+		r.changed(worseTowards(c.Direction, r.Regression)), r.Interval(c.Direction), r.limit(c), dgmv1alpha1.FormatDuration(window))
 }
 
 func (r Comparison) limit(c Criterion) string {
@@ -90,16 +90,4 @@ func decimal(text string) float64 {
 		panic("what was written as a number reads as none: " + err.Error())
 	}
 	return value
-}
-
-// shortDuration is a duration without the units that are 0: "2m" for "2m0s".
-func shortDuration(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -113,6 +115,17 @@ func TestReward(t *testing.T) {
 				t.Errorf("reward %s, gain %s, want %s and %s", FormatReward(reward), FormatPercent(total), test.reward, test.total)
 			}
 		})
+	}
+	better := []Weighted{{20, 1}}
+	for verdict, want := range map[dgmv1alpha1.Verdict]string{
+		dgmv1alpha1.VerdictPass: "0.6", dgmv1alpha1.VerdictInconclusive: "0.6", dgmv1alpha1.VerdictFail: "0", dgmv1alpha1.VerdictNoData: "",
+	} {
+		if got := RewardOf(verdict, better); got != want {
+			t.Errorf("P5: the reward of %s is %q, want %q", verdict, got, want)
+		}
+	}
+	if RewardOf(dgmv1alpha1.VerdictPass, nil) != "" || RewardOf(dgmv1alpha1.VerdictFail, nil) != "0" {
+		t.Error("P5: what was not measured has a reward, or a Fail has none")
 	}
 	if _, ok := Reward(nil); ok {
 		t.Error("there is a reward without gains")

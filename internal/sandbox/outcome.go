@@ -83,7 +83,7 @@ func EvaluateTry(job *batchv1.Job, pod *corev1.Pod, timeout time.Duration, now t
 		return try.ended(dgmv1alpha1.TestError, why, now)
 	}
 	if now.Sub(job.CreationTimestamp.Time) > timeout {
-		return try.ended(dgmv1alpha1.TestTimedOut, fmt.Sprintf("it did not end within %s", timeout), now)
+		return try.ended(dgmv1alpha1.TestTimedOut, fmt.Sprintf("it did not end within %s", dgmv1alpha1.FormatDuration(timeout)), now)
 	}
 	return try
 }
@@ -105,7 +105,7 @@ func withoutPod(try Try, job *batchv1.Job, timeout time.Duration, now time.Time)
 		return try.ended(outcome, "its pod is gone, and what it wrote with it: "+cmp.Or(c.Message, c.Reason, string(c.Type)), c.LastTransitionTime.Time)
 	}
 	if now.Sub(job.CreationTimestamp.Time) > timeout {
-		return try.ended(dgmv1alpha1.TestTimedOut, fmt.Sprintf("no pod was started within %s", timeout), now)
+		return try.ended(dgmv1alpha1.TestTimedOut, fmt.Sprintf("no pod was started within %s", dgmv1alpha1.FormatDuration(timeout)), now)
 	}
 	return try
 }

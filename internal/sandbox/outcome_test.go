@@ -55,11 +55,11 @@ func TestEvaluateTry(t *testing.T) {
 		results string
 	}{
 		"no pod yet":                    {after: time.Second, outcome: dgmv1alpha1.TestRunning, code: -1},
-		"never a pod":                   {after: 2 * time.Minute, outcome: dgmv1alpha1.TestTimedOut, code: -1, says: "no pod was started within 1m0s"},
+		"never a pod":                   {after: 2 * time.Minute, outcome: dgmv1alpha1.TestTimedOut, code: -1, says: "no pod was started within 1m"},
 		"ended while nobody looked":     {job: failedJob(batchv1.JobReasonDeadlineExceeded), outcome: dgmv1alpha1.TestTimedOut, code: -1, says: "its pod is gone"},
 		"its pod was deleted":           {job: failedJob(batchv1.JobReasonBackoffLimitExceeded), outcome: dgmv1alpha1.TestError, code: -1, says: "its pod is gone"},
 		"running":                       {pod: testPod(corev1.PodRunning), after: 59 * time.Second, outcome: dgmv1alpha1.TestRunning, code: -1},
-		"too long":                      {pod: testPod(corev1.PodRunning), after: 61 * time.Second, outcome: dgmv1alpha1.TestTimedOut, code: -1, says: "within 1m0s"},
+		"too long":                      {pod: testPod(corev1.PodRunning), after: 61 * time.Second, outcome: dgmv1alpha1.TestTimedOut, code: -1, says: "within 1m"},
 		"passed":                        {pod: testPod(corev1.PodSucceeded, ended("test", 0, `{"p99": 12.5, "n": {"big": 1e3}}`)), outcome: dgmv1alpha1.TestPassed, results: `{"n":{"big":1000},"p99":12.5}`},
 		"passed long ago":               {pod: testPod(corev1.PodSucceeded, ended("test", 0, "")), after: time.Hour, outcome: dgmv1alpha1.TestPassed},
 		"passed with words":             {pod: testPod(corev1.PodSucceeded, ended("test", 0, "all fine")), outcome: dgmv1alpha1.TestPassed, says: "all fine"},
@@ -159,11 +159,11 @@ func TestEarlierTriesAreKept(t *testing.T) {
 
 func TestSummarySaysWhatHappened(t *testing.T) {
 	for want, record := range map[string]TestRecord{
-		"test a: Failed with exit code 3 in try 2: p99 is 80 ms":                {Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(3)), Tries: 2, Log: "start\np99 is 80 ms\n\n"},
-		"test a: Failed with exit code 1: said so":                              {Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(1)), Tries: 1, Message: "said so"},
-		"test a: Failed with exit code 1: \uFFFD[2Jdone":                        {Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(1)), Tries: 1, Log: "\x1b[2Jdone"},
-		"test a: TimedOut: it did not end within 1m0s; its last line: still on": {Outcome: dgmv1alpha1.TestTimedOut, Tries: 1, Message: "it did not end within 1m0s", Log: "still on"},
-		"test a: Error: no image":                                               {Outcome: dgmv1alpha1.TestError, Tries: 1, Message: "no image"},
+		"test a: Failed with exit code 3 in try 2: p99 is 80 ms":              {Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(3)), Tries: 2, Log: "start\np99 is 80 ms\n\n"},
+		"test a: Failed with exit code 1: said so":                            {Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(1)), Tries: 1, Message: "said so"},
+		"test a: Failed with exit code 1: \uFFFD[2Jdone":                      {Outcome: dgmv1alpha1.TestFailed, ExitCode: new(int32(1)), Tries: 1, Log: "\x1b[2Jdone"},
+		"test a: TimedOut: it did not end within 1m; its last line: still on": {Outcome: dgmv1alpha1.TestTimedOut, Tries: 1, Message: "it did not end within 1m", Log: "still on"},
+		"test a: Error: no image":                                             {Outcome: dgmv1alpha1.TestError, Tries: 1, Message: "no image"},
 	} {
 		if got := record.Summary("a"); got != want {
 			t.Errorf("%q; want %q", got, want)

@@ -124,9 +124,11 @@ func TestSandbox(t *testing.T) {
 		slow := testOf("slow")
 		slow.Retries = new(int32(1))
 		ttl := w.testedShop(testOf("smoke"), slow, testOf("never"))
+		observed()(ttl)
 		w.create(ttl)
 		ttl = w.reaches(ttl, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonTestsFailed)
 		w.says(message(ttl), "test slow: Failed with exit code 3 in try 2", "too slow")
+		w.rows("0", `SELECT metadata ->> 'reward' FROM dgm.dgm_archive WHERE improvement_id = $1`, ttl.Status.ImprovementID) // P5
 		w.values(map[string]string{"config": "5"})
 		w.rows("slow|Failed|3|2||too slow: \uFFFDp99 is 80 ms\nsmoke|Passed|0|1|map[p99:1.5]|", testsOf, ttl.Status.ImprovementID)
 		w.rows("1|Failed|3|too slow: \uFFFDp99 is 80 ms", `SELECT e->>'try', e->>'outcome', e->>'exitCode', e->>'message'

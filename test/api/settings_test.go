@@ -88,7 +88,7 @@ func TestSettingsAreObeyedWithoutARestart(t *testing.T) {
 		}
 		return nil
 	})
-	w.says(ended.Status.RollbackReason, "not done within 1m0s (improvement_timeout_minutes)")
+	w.says(ended.Status.RollbackReason, "not done within 1m (improvement_timeout_minutes)")
 	w.values(map[string]string{"slow": "5"})
 	// Testing ends as well, whatever it waits for.
 	w.eventually("what only waits has failed", func() error {
@@ -98,7 +98,7 @@ func TestSettingsAreObeyedWithoutARestart(t *testing.T) {
 		}
 		return nil
 	})
-	w.says(message(ended), "not done within 1m0s (improvement_timeout_minutes): test endless runs in sandbox")
+	w.says(message(ended), "not done within 1m (improvement_timeout_minutes): test endless runs in sandbox")
 	k.noSandbox()
 	// The time that it was suspended does not count.
 	w.reaches(late, dgmv1alpha1.PhaseApplying, dgmv1alpha1.ReasonSuspended)
