@@ -4,7 +4,9 @@ package analysis
 
 import (
 	"context"
+	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +51,8 @@ const (
 	// maxAnswers and maxKept bound, in answers and in samples, what is kept.
 	maxAnswers = 4096
 	maxKept    = 1 << 19
+	// maxWaiting bounds the questions of a namespace that wait for a source.
+	maxWaiting = 1 << 14
 	// answerTimeout bounds a question, should the source have no bound of its own.
 	answerTimeout = time.Minute
 )
@@ -101,10 +105,35 @@ type asking struct {
 	waiting      map[string]func()
 }
 
-// queue are the questions to one source, and how many are being asked.
+// queue are the questions to one source, and how many are being asked. Namespaces
+// take turns, so that one with many or slow questions does not hold up the others.
 type queue struct {
-	next    []*asking
+	next    map[string][]*asking // by namespace
+	turns   []string             // the namespaces that wait, in order
 	running int
+}
+
+func (q *queue) add(namespace string, question *asking) {
+	if len(q.next[namespace]) == 0 {
+		q.turns = append(q.turns, namespace)
+	}
+	q.next[namespace] = append(q.next[namespace], question)
+}
+
+// take is the next question; nil when there is none.
+func (q *queue) take() *asking {
+	if len(q.turns) == 0 {
+		return nil
+	}
+	namespace := q.turns[0]
+	q.turns = q.turns[1:]
+	question := q.next[namespace][0]
+	if q.next[namespace] = q.next[namespace][1:]; len(q.next[namespace]) > 0 {
+		q.turns = append(q.turns, namespace)
+	} else {
+		delete(q.next, namespace)
+	}
+	return question
 }
 
 // NewAnswers returns one that keeps nothing yet.
@@ -120,7 +149,7 @@ func NewAnswers(c clock.PassiveClock) *Answers {
 
 // Ask returns the answer to a question that was asked at that time or later. If
 // there is none yet the source is asked, and wake is called once it has answered;
-// of the same waiter only the last wake.
+// of the same waiter, namespace/name, only the last wake.
 func (a *Answers) Ask(q Question, source Source, notBefore time.Time, waiter string, wake func()) (answer Answer, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -134,14 +163,18 @@ func (a *Answers) Ask(q Question, source Source, notBefore time.Time, waiter str
 		current.waiting[waiter] = wake
 		return Answer{}, false
 	}
-	current := &asking{question: q, source: source, since: a.Clock.Now(), waiting: map[string]func(){waiter: wake}}
-	a.asking[q] = current
 	asked, found := a.queues[q.Source]
 	if !found {
-		asked = &queue{}
+		asked = &queue{next: map[string][]*asking{}}
 		a.queues[q.Source] = asked
 	}
-	asked.next = append(asked.next, current)
+	namespace, _, _ := strings.Cut(waiter, "/")
+	if len(asked.next[namespace]) >= maxWaiting {
+		return Answer{Problem: fmt.Sprintf("%d questions of namespace %s wait for the source already", maxWaiting, namespace)}, true
+	}
+	current := &asking{question: q, source: source, since: a.Clock.Now(), waiting: map[string]func(){waiter: wake}}
+	a.asking[q] = current
+	asked.add(namespace, current)
 	if asked.running < perSource {
 		asked.running++
 		go a.work(asked, q.Source)
@@ -153,15 +186,14 @@ func (a *Answers) Ask(q Question, source Source, notBefore time.Time, waiter str
 func (a *Answers) work(asked *queue, source string) {
 	for {
 		a.mu.Lock()
-		if len(asked.next) == 0 {
+		current := asked.take()
+		if current == nil {
 			if asked.running--; asked.running == 0 {
 				delete(a.queues, source)
 			}
 			a.mu.Unlock()
 			return
 		}
-		current := asked.next[0]
-		asked.next = asked.next[1:]
 		current.begun = a.Clock.Now()
 		a.mu.Unlock()
 		a.keep(current, answerOf(current))

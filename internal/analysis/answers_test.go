@@ -79,6 +79,39 @@ func TestASourceIsNotFloodedAndHoldsUpNoOther(t *testing.T) {
 	})
 }
 
+func TestNoNamespaceHoldsUpAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := NewAnswers(clock.RealClock{})
+		slow := func(context.Context, Question) ([]Sample, error) {
+			time.Sleep(10 * time.Second)
+			return nil, errors.New("too slow")
+		}
+		ask := func(namespace string, i int, wake func()) (Answer, bool) {
+			return answers.Ask(Question{Source: "prometheus/default", Query: namespace + strconv.Itoa(i)}, slow, time.Time{}, namespace+"/w", wake)
+		}
+		for i := range maxWaiting + perSource {
+			if answer, known := ask("greedy", i, func() {}); known {
+				t.Fatalf("question %d is refused: %s", i, answer.Problem)
+			}
+			if i < perSource {
+				synctest.Wait() // it is being asked, and waits no more
+			}
+		}
+		if answer, known := ask("greedy", -1, func() {}); !known || answer.Problem != "16384 questions of namespace greedy wait for the source already" {
+			t.Errorf("one more: %+v, known %t", answer, known)
+		}
+		woken := make(chan struct{})
+		ask("modest", 0, func() { close(woken) })
+		began := time.Now()
+		<-woken
+		if waited := time.Since(began); waited > 20*time.Second {
+			t.Errorf("it waited %s behind the questions of another namespace", waited)
+		}
+		time.Sleep(maxWaiting * 10 * time.Second)
+		synctest.Wait()
+	})
+}
+
 func TestAnswersAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answers := NewAnswers(clock.RealClock{})
