@@ -216,7 +216,7 @@ func (c *cell) suffer(i interruption) {
 	}
 	i.do(c)
 	if !i.staysHeld {
-		c.column.release(c)
+		c.letGo(want)
 	}
 	c.waits(want)
 	if i.over != nil {
@@ -335,7 +335,7 @@ func TestInterruptions(t *testing.T) {
 	freeze := setting("freeze", "true")
 	w.create(freeze)
 	w.stands(freeze, dgmv1alpha1.ReasonApplied)
-	p.letGo()
+	p.letGo(rowFrozen)
 	p.each("waits", func(c *cell) { c.waits(together()[rowFrozen].of(c.column.name)) })
 	w.remove(freeze)
 	p.end(rowFrozen)

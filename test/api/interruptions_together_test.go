@@ -75,11 +75,11 @@ func (c *cell) of(t *testing.T) *cell {
 }
 
 // letGo lets all go on, but what is observed: that does by itself.
-func (p *everyPhase) letGo() {
+func (p *everyPhase) letGo(row string) {
 	p.Helper()
 	p.each("let go on", func(c *cell) {
 		if c.column.phase != dgmv1alpha1.PhaseObserving {
-			c.column.release(c)
+			c.letGo(together()[row].of(c.column.name))
 		}
 	})
 }
@@ -105,7 +105,7 @@ func TestInterruptionsOfAll(t *testing.T) {
 		w.lead(longLease...)
 		p := w.lab().inEveryPhase()
 		server.Stop(t)
-		p.letGo()
+		p.letGo(rowDatabase)
 		p.each("waits, or goes on", func(c *cell) {
 			want := together()[rowDatabase].of(c.column.name)
 			c.waits(want)
@@ -129,7 +129,7 @@ func TestInterruptionsOfAll(t *testing.T) {
 		w.operator = standby
 		w.rows("replica-1", `SELECT left(holder, 9) FROM dgm.writer_fences`)
 		p.each("is held still", func(c *cell) { c.stands(c.column.phase, "") })
-		p.letGo()
+		p.letGo(rowAPIServer)
 		kubetest.KillAPIServer(t)()
 		p.end(rowAPIServer)
 	})
