@@ -45,7 +45,7 @@ func (s *step) reviewEffect(ctx context.Context, plan snapshot.Plan) *loss {
 func (s *step) goneMeanwhile(ctx context.Context) *loss {
 	plan, err := s.loadSnapshot(ctx)
 	if err != nil {
-		return nil //nolint:nilerr // the end of the observation tells
+		return nil // the end of the observation tells
 	}
 	for _, object := range plan.Objects {
 		if _, err := s.getLive(ctx, object.Ref); isGone(err) {
