@@ -78,6 +78,7 @@ type ImprovementWorkspaceReconciler struct {
 	lostRecords   sync.Map // of types.NamespacedName
 	replaced      sync.Map // of types.NamespacedName
 	told          sync.Map // of types.NamespacedName: the lifecycle.Standing whose event was sent
+	looking       sync.Map // of types.NamespacedName to time.Time; see lookTime
 }
 
 // SetupWithManager registers the controller.
@@ -208,6 +209,7 @@ func (s *step) conclude(ctx context.Context, standing lifecycle.Standing, err er
 	case lifecycle.HoldsAside(s.w):
 		s.claims.HoldAside(candidateOf(s.w))
 	case s.w.Status.Phase.IsTerminal():
+		s.looking.Delete(client.ObjectKeyFromObject(s.w))
 		s.claims.Release(string(s.w.UID))
 	}
 	if mirrorErr := s.reconcileMirror(ctx); mirrorErr != nil {

@@ -115,6 +115,7 @@ func (r *ImprovementWorkspaceReconciler) reconcileGone(ctx context.Context, key 
 	r.claims.ReleaseName(key)
 	r.written.Forget(key)
 	r.told.Delete(key)
+	r.looking.Delete(key)
 	err := r.Outbox.Drain(ctx, r.Store)
 	if err == nil {
 		err = r.Store.Tombstone(ctx, pgstore.KindImprovementWorkspace, key.Namespace, key.Name, "")

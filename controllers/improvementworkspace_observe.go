@@ -11,6 +11,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	dgmv1alpha1 "github.com/acgs/dgm-operator/api/v1alpha1"
 	"github.com/acgs/dgm-operator/internal/analysis"
@@ -46,26 +47,25 @@ func (s *step) reconcileObserving(ctx context.Context) (lifecycle.Standing, erro
 		return standing, nil // rollback.policy is Manual: a command is awaited
 	}
 	observing := lifecycle.ObservingOf(s.w)
-	settle := analysis.Settle(observing.Interval)
-	look, due, next := analysis.LookAt(s.w.Status.Observation.WindowStart.UTC(), observing.Window, observing.Deadline, settle, s.Clock.Now())
-	s.wakeAt(next)
+	settle, now := analysis.Settle(observing.Interval), s.lookTime()
+	look, due, next := analysis.LookAt(s.w.Status.Observation.WindowStart.UTC(), observing.Window, observing.Deadline, settle, now)
 	if !due {
+		s.holdLook(now, true, nil)
+		s.wakeAt(next)
 		return standing, nil
 	}
-	asked := s.lastAsking(look.Window.End.Add(settle), observing.Window)
+	asked := lastAsking(look.Window.End.Add(settle), observing.Window, now)
 	looks := s.looksBefore(look.Window)
 	compared, known, err := s.compare(ctx, look.Window, analysis.LookTail(int(looks)), asked)
-	if err != nil {
-		return lifecycle.Standing{}, err
-	}
-	if !known {
-		return standing, nil
+	if s.holdLook(now, known, err); err != nil || !known {
+		return standing, err
 	}
 	if standing.Stalled {
 		if lost := s.goneMeanwhile(ctx); lost != nil {
 			return s.beginRollback(lost.reason, lost.message), nil
 		}
 	}
+	s.wakeAt(next)
 	if verdictOf(compared) == dgmv1alpha1.VerdictNoData {
 		s.wakeAt(asked.Add(askAgain(observing.Window)))
 	}
@@ -99,8 +99,28 @@ func askAgain(window time.Duration) time.Duration {
 
 // lastAsking is the last time at which what had no data was to be asked again;
 // it is the same for all who ask the same.
-func (s *step) lastAsking(first time.Time, window time.Duration) time.Time {
-	return first.Add(s.Clock.Since(first).Truncate(askAgain(window)))
+func lastAsking(first time.Time, window time.Duration, now time.Time) time.Time {
+	return first.Add(now.Sub(first).Truncate(askAgain(window)))
+}
+
+// lookTime is now or, while sources are being asked, when that began: one that
+// takes longer than a turn would else be asked again and again, and never heard.
+func (s *step) lookTime() time.Time {
+	if began, found := s.looking.Load(client.ObjectKeyFromObject(s.w)); found {
+		return began.(time.Time) //nolint:forcetypeassert // nothing else is stored
+	}
+	return s.Clock.Now()
+}
+
+// holdLook keeps the time of a look until all of its answers are known. They wake
+// the improvement.
+func (s *step) holdLook(now time.Time, known bool, err error) {
+	if known || err != nil {
+		s.looking.Delete(client.ObjectKeyFromObject(s.w))
+		return
+	}
+	s.looking.Store(client.ObjectKeyFromObject(s.w), now)
+	s.recheckWithin(lifecycle.FallbackInterval)
 }
 
 // measured is a metric that was compared.

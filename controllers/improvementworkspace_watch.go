@@ -31,16 +31,16 @@ func (s *step) beginWatch() {
 // so that what is kept within an interval asks the same.
 func (s *step) watch(ctx context.Context) (standing lifecycle.Standing, done bool, err error) {
 	observing, observation := lifecycle.ObservingOf(s.w), s.w.Status.Observation
-	settle := analysis.Settle(observing.Interval)
+	settle, now := analysis.Settle(observing.Interval), s.lookTime()
 	begun, until := analysis.CandidateStart(s.w.Status.KeptAt.UTC(), 0, observing.Interval), observation.WatchUntil.UTC()
-	window, windows, due, next := analysis.WatchWindow(begun, until, observing.Window, settle, s.Clock.Now())
+	window, windows, due, next := analysis.WatchWindow(begun, until, observing.Window, settle, now)
 	if !due || (observation.Watched != nil && !observation.Watched.Time.Before(window.End)) {
+		s.holdLook(now, true, nil)
 		s.wakeAt(next)
 		return lifecycle.Standing{}, false, nil
 	}
 	compared, known, err := s.compare(ctx, window, analysis.WatchTail(windows), window.End.Add(settle))
-	if err != nil || !known {
-		s.recheckWithin(lifecycle.FallbackInterval)
+	if s.holdLook(now, known, err); err != nil || !known {
 		return lifecycle.Standing{}, false, err
 	}
 	decision := lifecycle.DecideWatch(s.w, outcomesOf(compared, window))

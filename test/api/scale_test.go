@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,29 +33,34 @@ func TestManyAreObservedAtTheCostOfFew(t *testing.T) {
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "latency", Help: "A latency."}, func() float64 { return 150 }))
 	source := promtest.Start(t, registry)
 	source.Await(t, "count_over_time(latency[10s])", 12)
-	recorder := promtest.Record(t, source)
+	recorder, late := promtest.Record(t, source), promtest.Record(t, source)
+	late.SetDelay(3 * time.Second)
 	file := filepath.Join(t.TempDir(), "sources.yaml")
-	if err := os.WriteFile(file, []byte("sources: {default: {url: '"+recorder.URL+"'}}"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("sources: {default: {url: '"+recorder.URL+"'}, late: {url: '"+late.URL+"'}}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	address := unusedAddress(t)
 	w.lead("--lease-duration=15s", "--metrics-bind-address="+address, "--metrics-secure=false", "--metric-sources-file="+file)
 	w.create(setting("max_concurrent_improvements", fmt.Sprint(2*many)))
 	var objects []*dgmv1alpha1.ImprovementWorkspace
+	asking := func(source string) func(*dgmv1alpha1.ImprovementWorkspace) {
+		return func(object *dgmv1alpha1.ImprovementWorkspace) {
+			object.Spec.Metrics[0].Database = nil
+			object.Spec.Metrics[0].Prometheus = &dgmv1alpha1.PrometheusSource{Source: source, Query: "avg(avg_over_time(latency[1s]))"}
+			object.Spec.Metrics[0].MinSamples = 1000
+		}
+	}
 	observe := func(n int) {
 		first := len(objects)
 		objects = append(objects, make([]*dgmv1alpha1.ImprovementWorkspace, n-first)...)
 		inParallel(8, n-first, func(i int) {
-			objects[first+i] = w.observes(fmt.Sprintf("observed-%d", first+i), nil, func(object *dgmv1alpha1.ImprovementWorkspace) {
-				object.Spec.Metrics[0].Database = nil
-				object.Spec.Metrics[0].Prometheus = &dgmv1alpha1.PrometheusSource{Query: "avg(avg_over_time(latency[1s]))"}
-				object.Spec.Metrics[0].MinSamples = 1000
-			})
+			objects[first+i] = w.observes(fmt.Sprintf("observed-%d", first+i), nil, asking("default"))
 		})
 		for _, object := range objects[first:] {
 			w.reaches(object, dgmv1alpha1.PhaseObserving, "")
 		}
 	}
+	slow := w.observes("slow", nil, asking("late"))
 	observe(few)
 	before := w.leastGoroutines(address)
 	observe(many)
@@ -66,6 +72,10 @@ func TestManyAreObservedAtTheCostOfFew(t *testing.T) {
 		t.Errorf("%v goroutines for %d improvements, %v for %d", before, few, after, many)
 	}
 	w.askedOnce(recorder, address)
+
+	// A source that takes longer than a turn makes looks late, and fails none.
+	w.reaches(slow, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+	objects = append(objects, slow)
 
 	for _, object := range objects {
 		w.annotate(object, dgmv1alpha1.AnnotationAbort, "1")
@@ -105,7 +115,7 @@ func (w *world) askedOnce(recorder *promtest.Recorder, address string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	questions, queries := sumOf(families["dgm_metric_source_questions_total"]), sumOf(families["dgm_metric_source_queries_total"])
+	questions, queries := ofDefault(families["dgm_metric_source_questions_total"]), ofDefault(families["dgm_metric_source_queries_total"])
 	if recorded := float64(len(recorder.Queries())); queries == 0 || queries > recorded || questions < 5*queries {
 		w.Errorf("%v questions and %v queries are counted, %v were seen", questions, queries, recorded)
 	}
@@ -129,9 +139,12 @@ func (w *world) leastGoroutines(address string) float64 {
 	return least
 }
 
-func sumOf(family *dto.MetricFamily) (sum float64) {
+// ofDefault adds up what is counted of the source default.
+func ofDefault(family *dto.MetricFamily) (sum float64) {
 	for _, m := range family.GetMetric() {
-		sum += m.GetCounter().GetValue()
+		if slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetValue() == "prometheus/default" }) {
+			sum += m.GetCounter().GetValue()
+		}
 	}
 	return sum
 }

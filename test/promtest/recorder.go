@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,6 +31,7 @@ type Recorder struct {
 	// URL is its address.
 	URL string
 
+	delay   atomic.Int64
 	mu      sync.Mutex
 	queries []Query
 }
@@ -45,12 +47,16 @@ func Record(t TB, server *Server) *Recorder {
 	forward := httputil.NewSingleHostReverseProxy(target)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		r.note(request)
+		time.Sleep(time.Duration(r.delay.Load()))
 		forward.ServeHTTP(w, request)
 	}))
 	t.Cleanup(proxy.Close)
 	r.URL = proxy.URL
 	return r
 }
+
+// SetDelay has each answer take at least as long from now on.
+func (r *Recorder) SetDelay(d time.Duration) { r.delay.Store(int64(d)) }
 
 // note takes what is no range query for none.
 func (r *Recorder) note(request *http.Request) {
