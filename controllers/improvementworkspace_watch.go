@@ -40,11 +40,14 @@ func (s *step) watch(ctx context.Context) (standing lifecycle.Standing, done boo
 		return lifecycle.Standing{}, false, nil
 	}
 	compared, known, err := s.compare(ctx, window, analysis.WatchTail(windows), window.End.Add(settle))
+	if err == nil && known {
+		known = s.measureMissed(begun, window, compared)
+	}
 	if s.holdLook(now, known, err); err != nil || !known {
 		return lifecycle.Standing{}, false, err
 	}
 	decision := lifecycle.DecideWatch(s.w, outcomesOf(compared, window))
-	if known, err := s.recordWatched(ctx, begun, window, compared, decision.Next); err != nil || !known {
+	if stored, err := s.recordWatched(ctx, compared, decision.Next); err != nil || !stored {
 		return lifecycle.Standing{}, false, err
 	}
 	observation.Watched = &metav1.MicroTime{Time: window.End.UTC()}
@@ -68,11 +71,9 @@ func (s *step) watch(ctx context.Context) (standing lifecycle.Standing, done boo
 	return lifecycle.Standing{}, false, nil
 }
 
-// recordWatched stores the samples of a window of the watch, with those of the
-// windows that were missed before it. known is false while a source is being
-// asked for those, or the database is away and nothing has failed: then all of it
-// is compared and stored later.
-func (s *step) recordWatched(ctx context.Context, begun time.Time, window analysis.Window, compared []measured, next lifecycle.Next) (known bool, err error) {
+// measureMissed adds, to the samples of a window of the watch, those of the
+// windows that were missed before it. known is false while a source is asked.
+func (s *step) measureMissed(begun time.Time, window analysis.Window, compared []measured) (known bool) {
 	missed := analysis.Window{Start: begun, End: window.Start}
 	if watched := s.w.Status.Observation.Watched; watched != nil {
 		missed.Start = watched.UTC()
@@ -86,10 +87,12 @@ func (s *step) recordWatched(ctx context.Context, begun time.Time, window analys
 		known = known && answered
 		compared[i].candidate.Samples = append(side.Samples, compared[i].candidate.Samples...)
 	}
-	if !known {
-		s.recheckWithin(lifecycle.FallbackInterval)
-		return false, nil
-	}
+	return known
+}
+
+// recordWatched stores the samples of a watch. stored is false while the database
+// is away and nothing has failed: then all of it is compared and stored later.
+func (s *step) recordWatched(ctx context.Context, compared []measured, next lifecycle.Next) (stored bool, err error) {
 	err = s.recordSide(ctx, sideWatch, compared, next)
 	var waiting *pause
 	if errors.As(err, &waiting) {
