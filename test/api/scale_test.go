@@ -40,7 +40,7 @@ func TestManyAreObservedAtTheCostOfFew(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := unusedAddress(t)
-	w.lead("--lease-duration=15s", "--metrics-bind-address="+address, "--metrics-secure=false", "--metric-sources-file="+file)
+	w.lead("--lease-duration=60s", "--metrics-bind-address="+address, "--metrics-secure=false", "--metric-sources-file="+file)
 	w.create(setting("max_concurrent_improvements", fmt.Sprint(2*many)))
 	var objects []*dgmv1alpha1.ImprovementWorkspace
 	asking := func(source string) func(*dgmv1alpha1.ImprovementWorkspace) {

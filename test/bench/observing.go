@@ -283,7 +283,7 @@ func (b *observing) steady() ([]result, error) {
 	cpu := (after.cpu - before.cpu).Seconds()
 	reads, readList := after.reads.since(before.reads)
 	queued := after.queued.since(before.queued)
-	once, cost, memoryMost, lateMost, fresh := 1.05, 3.0, 300.0, 1000.0, 1.0
+	once, cost, memoryMost, lateMost, fresh := 1.05, 3.0, 400.0, 1000.0, 1.0
 	return append([]result{
 		{name: "observing: queries for each question that differs", value: float64(len(queries)) / float64(max(1, distinct(queries))), atMost: &once,
 			detail: fmt.Sprintf("%d queries for %.0f questions that improvements had in %.0f s: 1 for %.0f", len(queries), asked, after.at.Sub(before.at).Seconds(), asked/float64(max(1, len(queries))))},
@@ -323,7 +323,7 @@ func (b *observing) restarted() ([]result, error) {
 	}
 	took := time.Since(began)
 	peak, resident, err := memory(b.operator.Pid())
-	memoryMost := 250.0
+	memoryMost := 300.0
 	return []result{
 		{name: "observing: restart", value: took.Seconds(), unit: "s", digits: 1,
 			detail: fmt.Sprintf("until each of %.0f objects was looked at once, with %.1f s of CPU", objects, cpuTime(b.operator.Pid()).Seconds())},
