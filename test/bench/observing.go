@@ -216,7 +216,8 @@ func transactions(ctx context.Context, database string) (n float64, err error) {
 		return 0, err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	return n, conn.QueryRow(ctx, `SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()`).Scan(&n)
+	err = conn.QueryRow(ctx, `SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()`).Scan(&n)
+	return n, err
 }
 
 // between looks before and after a while.
@@ -224,7 +225,7 @@ func (b *observing) between(length time.Duration) (before, after state, err erro
 	if before, err = b.look(); err != nil {
 		return before, after, err
 	}
-	if err = sleep(b.alive, length); err != nil {
+	if err := sleep(b.alive, length); err != nil {
 		return before, after, err
 	}
 	after, err = b.look()
