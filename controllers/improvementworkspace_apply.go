@@ -127,8 +127,19 @@ func (s *step) holdFirstChange(ctx context.Context, plan snapshot.Plan) (*lifecy
 		s.recheck = 0
 		return nil, err
 	}
-	s.w.Status.Observation, s.w.Status.Metrics = nil, nil
+	if held != nil || !s.isBaselineFresh() {
+		s.w.Status.Observation, s.w.Status.Metrics = nil, nil
+	}
 	return held, hindered
+}
+
+// baselineFresh is for how long a baseline is one of just before: the operator may
+// have been started anew, and waits for the database a moment.
+const baselineFresh = time.Minute
+
+func (s *step) isBaselineFresh() bool {
+	observation := s.w.Status.Observation
+	return observation != nil && observation.BaselineEnd != nil && s.Clock.Since(observation.BaselineEnd.Time) < baselineFresh
 }
 
 // ensureArchived saves the snapshot if the database does not have it.

@@ -70,14 +70,8 @@ func (s *step) measureBefore(ctx context.Context, window analysis.Window) (sides
 		return nil, false
 	}
 	for i := range s.w.Spec.Metrics {
-		switch metric := &s.w.Spec.Metrics[i]; {
-		case metric.Job != nil:
+		if metric := &s.w.Spec.Metrics[i]; metric.Job != nil {
 			sides[i], _ = s.measureJob(ctx, metric)
-		case isAway(sides[i]):
-			again := window.End.Add(s.Clock.Since(window.End).Truncate(lifecycle.RecheckInterval))
-			if sides[i], known = s.measure(metric, window, again); !known {
-				return nil, false
-			}
 		}
 	}
 	return sides, true
@@ -112,8 +106,6 @@ func (s *step) recordBaseline(ctx context.Context, sides []analysis.Side) error 
 	}
 	return nil
 }
-
-func isAway(side analysis.Side) bool { return side.Problem == errDatabaseAway.Error() }
 
 func (s *step) baselineWaits(err error) error {
 	return &pause{

@@ -62,8 +62,7 @@ func (s *step) retell(ctx context.Context) {
 func differ(was, is lifecycle.Standing) bool { return was.Phase != is.Phase || was.Reason != is.Reason }
 
 // announceStanding tells where an improvement stands; begins says that the phase
-// does. The log has no values: a
-// message may show those of a tenant.
+// does. The log has no values: a message may show those of a tenant.
 func (s *step) announceStanding(ctx context.Context, was, is lifecycle.Standing, begins bool) {
 	s.Events.Write(ctx, s.w, s.eventType(is, begins), is.Reason, string(is.Phase), is.Message)
 	log.FromContext(ctx).Info("Improvement moved", "improvementID", s.w.Status.ImprovementID, "from", was.Phase, "phase", is.Phase, "reason", is.Reason)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -77,10 +78,21 @@ func (s *step) measure(metric *dgmv1alpha1.Metric, window analysis.Window, notBe
 	}
 	key := client.ObjectKeyFromObject(s.w)
 	answer, known := s.Answers.Ask(question, source, notBefore, key.String(), s.wakeOf(key))
+	if known && answer.Problem == errDatabaseAway.Error() && s.Store.Ready() == nil {
+		s.wakeAt(s.Clock.Now().Add(awayFor))
+		answer, known = s.Answers.Ask(question, source, later(s.Clock.Now().Add(-awayFor), notBefore), key.String(), s.wakeOf(key))
+	}
 	if !known {
 		return analysis.Side{}, false
 	}
 	return analysis.SideOf(answer.Samples, window, answer.Problem), true
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // measureAll is measure for every metric, but for those of tests, which are not
@@ -116,6 +128,11 @@ func tagsOf(tags map[string]dgmv1alpha1.TagValue) map[string]string {
 
 // errDatabaseAway is the answer of a source that could not be asked.
 var errDatabaseAway = errors.New("the database is away")
+
+// awayFor is for how long a database that is back is still taken to be away.
+const awayFor = 2 * time.Second
+
+func isAway(side analysis.Side) bool { return side.Problem == errDatabaseAway.Error() }
 
 func databaseSource(store *pgstore.Store, series pgstore.SampleSeries) analysis.Source {
 	return func(ctx context.Context, q analysis.Question) ([]analysis.Sample, error) {
@@ -250,8 +267,13 @@ func (s *step) record(ctx context.Context, samples []pgstore.Sample) error {
 // storedBaseline are the samples that were recorded before the change, by metric.
 func (s *step) storedBaseline(ctx context.Context) (map[string][]pgstore.Point, error) {
 	points, err := s.Store.ImprovementSamples(ctx, parseID(s.w.Status.ImprovementID).UUID, sideTags(sideBaseline))
-	if errors.Is(err, pgstore.ErrUnavailable) {
+	if errors.Is(err, pgstore.ErrUnavailable) || s.w.Status.Observation.BaselineEnd == nil {
 		return nil, nil // the sources are asked again
+	}
+	// A baseline that was measured anew is beside the one before.
+	window := s.baselineWindow()
+	for metric := range points {
+		points[metric] = slices.DeleteFunc(points[metric], func(p pgstore.Point) bool { return p.At.Before(window.Start) || p.At.After(window.End) })
 	}
 	return points, err
 }

@@ -5,6 +5,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -74,7 +75,7 @@ func (s *step) watch(ctx context.Context) (standing lifecycle.Standing, done boo
 // measureMissed adds, to the samples of a window of the watch, those of the
 // windows that were missed before it. known is false while a source is asked.
 func (s *step) measureMissed(begun time.Time, window analysis.Window, compared []measured) (known bool) {
-	missed := analysis.Window{Start: begun, End: window.Start}
+	missed := analysis.Window{Start: begun, End: window.Start.Add(-time.Microsecond)} // what lies between two belongs to one
 	if watched := s.w.Status.Observation.Watched; watched != nil {
 		missed.Start = watched.UTC()
 	}
@@ -85,6 +86,9 @@ func (s *step) measureMissed(begun time.Time, window analysis.Window, compared [
 		}
 		side, answered := s.measure(compared[i].metric, missed, window.End)
 		known = known && answered
+		if isAway(side) {
+			compared[i].candidate.Problem = side.Problem
+		}
 		compared[i].candidate.Samples = append(side.Samples, compared[i].candidate.Samples...)
 	}
 	return known
@@ -93,6 +97,10 @@ func (s *step) measureMissed(begun time.Time, window analysis.Window, compared [
 // recordWatched stores the samples of a watch. stored is false while the database
 // is away and nothing has failed: then all of it is compared and stored later.
 func (s *step) recordWatched(ctx context.Context, compared []measured, next lifecycle.Next) (stored bool, err error) {
+	if next == lifecycle.NextKeep && slices.ContainsFunc(compared, func(m measured) bool { return isAway(m.candidate) }) {
+		s.recheckWithin(lifecycle.RecheckInterval)
+		return false, nil
+	}
 	err = s.recordSide(ctx, sideWatch, compared, next)
 	var waiting *pause
 	if errors.As(err, &waiting) {

@@ -33,7 +33,8 @@ func (s *step) removeSandbox(ctx context.Context) error {
 	}
 	for i := range s.w.Status.Tests {
 		if test := &s.w.Status.Tests[i]; test.Outcome == dgmv1alpha1.TestRunning {
-			test.Outcome, test.EndedAt = dgmv1alpha1.TestError, s.now() // it goes with the sandbox
+			test.Outcome, test.EndedAt = dgmv1alpha1.TestError, s.now()
+			s.recordEnded(ctx, *test)
 		}
 	}
 	var namespace corev1.Namespace
@@ -57,6 +58,20 @@ func (s *step) removeSandbox(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// recordEnded stores that a test was ended with its sandbox. Nothing waits for
+// it: a resync writes from status what the database does not have.
+func (s *step) recordEnded(ctx context.Context, test dgmv1alpha1.TestStatus) {
+	err := s.recordTest(ctx, test.Name, func(was sandbox.TestRecord) sandbox.TestRecord {
+		return sandbox.TestRecord{
+			Outcome: test.Outcome, Tries: test.Tries, StartedAt: test.StartedAt, EndedAt: test.EndedAt, Earlier: was.Earlier,
+			Message: "it was ended with its sandbox",
+		}
+	})
+	if err != nil {
+		log.FromContext(ctx).Info("The end of a test is stored at the next resync", "test", test.Name, "reason", err.Error())
+	}
 }
 
 func deleteSandbox(ctx context.Context, c client.Client, namespace *corev1.Namespace) error {

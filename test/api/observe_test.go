@@ -433,8 +433,8 @@ func TestAKeptChangeIsWatched(t *testing.T) {
 
 func TestObservingSurvivesKills(t *testing.T) {
 	w := newOwnWorld(t)
-	w.start()
-	object := w.observes("killed", changed(0.8), func(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.Observe.Window = "6s" })
+	w.lead()
+	object, _ := w.measured("killed", observed(), func(object *dgmv1alpha1.ImprovementWorkspace) { object.Spec.Observe.Window = "6s" })
 	// The baseline is recorded once, whenever the operator is killed.
 	w.eventually("the window before is noted", func() error {
 		if w.refresh(object).Status.Observation == nil {
@@ -446,6 +446,7 @@ func TestObservingSurvivesKills(t *testing.T) {
 	noted := w.refresh(object).Status.Observation.BaselineEnd
 	w.start()
 	w.reaches(object, dgmv1alpha1.PhaseObserving, "")
+	w.afterwards(object, 0.8)
 	w.crash()
 	start := w.refresh(object).Status.Observation.WindowStart
 	w.start()

@@ -10,11 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -263,14 +265,24 @@ func moduleRoot() (string, error) {
 	return filepath.Dir(strings.TrimSpace(string(output))), nil
 }
 
+// firstPort and ports are those from which probes are served: below the ones that
+// the kernel gives to connections, which would take one that was found free.
+const firstPort, ports = 12_000, 18_000
+
+// freeAddress is an address that nobody listens at.
 func freeAddress(t TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("operatortest: %v", err)
+	for range 100 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(ports))) //nolint:gosec // not a secret
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		_ = listener.Close()
+		return address
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	t.Fatalf("operatortest: no port is free")
+	return ""
 }
 
 // ClusterConfig is the way straight to the API server, as User.
