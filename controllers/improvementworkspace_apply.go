@@ -42,12 +42,16 @@ func (s *step) reconcileApplying(ctx context.Context) (lifecycle.Standing, error
 		return *cmp.Or(waiting, &lifecycle.Standing{}), err
 	}
 	if lifecycle.NextPhase(s.w) == dgmv1alpha1.PhaseObserving {
-		if lost := s.reviewEffect(ctx, plan); lost != nil {
+		lost, err := s.reviewEffect(ctx, plan)
+		if err != nil {
+			return lifecycle.Standing{}, err
+		}
+		if lost != nil {
 			return s.beginRollback(lost.reason, lost.message), nil
 		}
 		return s.beginObserving(), nil
 	}
-	return s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)), nil
+	return s.keep(ctx, plan, "changed "+plan.Summary(maxSummary))
 }
 
 // applyChanges makes the changes, in order. The intent is in status already;
@@ -72,13 +76,21 @@ func (s *step) applyChanges(ctx context.Context, plan snapshot.Plan) error {
 
 // keep completes an improvement: its changes stay. Where they no longer are
 // what was judged, they are put back instead.
-func (s *step) keep(ctx context.Context, plan snapshot.Plan, message string) lifecycle.Standing {
-	if lost := s.reviewEffect(ctx, plan); lost != nil {
-		return s.beginRollback(lost.reason, lost.message)
+func (s *step) keep(ctx context.Context, plan snapshot.Plan, message string) (lifecycle.Standing, error) {
+	review := s.reviewEffect
+	if s.w.Status.Phase == dgmv1alpha1.PhaseObserving {
+		review = s.reviewObserved
+	}
+	lost, err := review(ctx, plan)
+	if err != nil {
+		return lifecycle.Standing{}, err
+	}
+	if lost != nil {
+		return s.beginRollback(lost.reason, lost.message), nil
 	}
 	s.w.Status.CompletedAt = s.now()
 	s.w.Status.KeptAt = s.w.Status.CompletedAt
-	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonCompleted, Message: message}
+	return lifecycle.Standing{Phase: dgmv1alpha1.PhaseCompleted, Reason: dgmv1alpha1.ReasonCompleted, Message: message}, nil
 }
 
 // awaitDatabase holds a change that has not begun until the database has its
@@ -120,7 +132,7 @@ func (s *step) hasBegun(ctx context.Context, plan snapshot.Plan) (bool, error) {
 // those just before.
 func (s *step) holdFirstChange(ctx context.Context, plan snapshot.Plan) (*lifecycle.Standing, error) {
 	held, hindered := s.heldHere(ctx)
-	if held == nil && hindered == nil {
+	if held == nil && hindered == nil && !s.baselineIsStale() {
 		return nil, nil
 	}
 	if begun, err := s.hasBegun(ctx, plan); begun || err != nil {

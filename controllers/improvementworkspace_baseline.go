@@ -63,6 +63,13 @@ func (s *step) baselineWindow() analysis.Window {
 	return analysis.Window{Start: end.Add(-lifecycle.ObservingOf(s.w).Window), End: end}
 }
 
+// baselineIsStale reports whether the change has waited for long since the metrics
+// before it were measured.
+func (s *step) baselineIsStale() bool {
+	observation := s.w.Status.Observation
+	return observation != nil && observation.BaselineEnd != nil && s.baselineWindow().IsStale(s.Clock.Now())
+}
+
 // measureBefore asks for every metric's samples before the change. known is
 // false while a source is being asked.
 func (s *step) measureBefore(ctx context.Context, window analysis.Window) (sides []analysis.Side, known bool) {

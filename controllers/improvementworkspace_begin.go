@@ -135,7 +135,7 @@ func (s *step) adopt(ctx context.Context, newest *pgstore.Attempt) (lifecycle.St
 	if err != nil {
 		return lifecycle.Standing{}, err
 	}
-	s.reviewEffect(ctx, plan)
+	_, _ = s.reviewEffect(ctx, plan) // it sets the condition; how it ended stays so
 	return standing, nil
 }
 

@@ -336,9 +336,9 @@ func (s *step) standingOfPause(w *pause) lifecycle.Standing {
 		if w.reason == dgmv1alpha1.ReasonForbidden {
 			return s.beginRollback(w.reason, w.message)
 		}
-	case dgmv1alpha1.PhaseRollingBack:
+	case dgmv1alpha1.PhaseObserving, dgmv1alpha1.PhaseRollingBack:
 		return lifecycle.Standing{Phase: phase, Reason: w.reason, Message: w.message, Stalled: w.reason == dgmv1alpha1.ReasonRollbackForbidden}
-	case dgmv1alpha1.PhaseTesting, dgmv1alpha1.PhaseValidating, dgmv1alpha1.PhaseAwaitingApproval, dgmv1alpha1.PhaseObserving:
+	case dgmv1alpha1.PhaseTesting, dgmv1alpha1.PhaseValidating, dgmv1alpha1.PhaseAwaitingApproval:
 	default:
 		phase = dgmv1alpha1.PhasePending
 		s.w.Status.ActiveSince = nil

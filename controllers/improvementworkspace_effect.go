@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -22,37 +23,36 @@ type loss struct {
 }
 
 // reviewEffect sets the condition Effective: whether the live values are those
-// that the improvement set. It returns why they are not, nil when they are or
-// cannot be read.
-func (s *step) reviewEffect(ctx context.Context, plan snapshot.Plan) *loss {
+// that the improvement set. It returns why they are not, nil when they are; the
+// error says that they cannot be read.
+func (s *step) reviewEffect(ctx context.Context, plan snapshot.Plan) (*loss, error) {
 	for _, object := range plan.Objects {
 		live, err := s.getLive(ctx, object.Ref)
 		if err != nil && !isGone(err) {
 			s.setEffective(metav1.ConditionUnknown, dgmv1alpha1.ReasonForbidden, fmt.Sprintf("%s cannot be read: %v", object.Ref, err))
-			return nil
+			return nil, err
 		}
 		if lost := s.lostEffect(object, live, err); lost != nil {
 			s.setEffective(metav1.ConditionFalse, dgmv1alpha1.ReasonLiveDiffers, lost.message)
-			return lost
+			return lost, nil
 		}
 	}
 	s.setEffective(metav1.ConditionTrue, dgmv1alpha1.ReasonLiveUnchanged, "the live values are those that this improvement set")
-	return nil
+	return nil, nil
 }
 
-// goneMeanwhile says which object that was changed is no more, nil when none is
-// known to be: what is gone has no metrics, and would be waited for in vain.
-func (s *step) goneMeanwhile(ctx context.Context) *loss {
-	plan, err := s.loadSnapshot(ctx)
-	if err != nil {
-		return nil // the end of the observation tells
-	}
-	for _, object := range plan.Objects {
-		if _, err := s.getLive(ctx, object.Ref); isGone(err) {
-			return s.lostEffect(object, nil, err)
+// reviewObserved is reviewEffect while a change is observed: what could not be put
+// back, since the account has lost its rights, calls for a person.
+func (s *step) reviewObserved(ctx context.Context, plan snapshot.Plan) (*loss, error) {
+	lost, err := s.reviewEffect(ctx, plan)
+	var waiting *pause
+	if errors.As(err, &waiting) && waiting.reason == dgmv1alpha1.ReasonForbidden {
+		return nil, &pause{
+			reason: dgmv1alpha1.ReasonRollbackForbidden, recheck: waiting.recheck,
+			message: "the change is neither kept nor could it be put back: grant the right back; " + waiting.message,
 		}
 	}
-	return nil
+	return lost, err
 }
 
 // lostEffect says why a live object no longer has what was set, nil when it has.
@@ -92,7 +92,7 @@ func (s *step) upstream(object snapshot.ObjectPlan) string {
 // force, and calls for a person when who owned it before has put it back.
 func (s *step) reviewKept(ctx context.Context, plan snapshot.Plan) lifecycle.Standing {
 	standing := lifecycle.CurrentStanding(s.w)
-	lost := s.reviewEffect(ctx, plan)
+	lost, _ := s.reviewEffect(ctx, plan) // the watch is over: Effective says what is not known
 	if lost != nil && lost.reason == dgmv1alpha1.ReasonGitOpsConflict {
 		return lifecycle.Standing{Phase: standing.Phase, Reason: lost.reason, Message: lost.message, Stalled: true}
 	}

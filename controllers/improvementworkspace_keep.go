@@ -32,10 +32,10 @@ func (s *step) commandKeep(ctx context.Context, reason string) (lifecycle.Standi
 		return lifecycle.Standing{}, err
 	}
 	verdict := s.w.Status.Verdict
-	standing := s.keep(ctx, plan, fmt.Sprintf("kept by %s%s in spite of the verdict %s: %s; changed %s",
+	standing, err := s.keep(ctx, plan, fmt.Sprintf("kept by %s%s in spite of the verdict %s: %s; changed %s",
 		keeping.By, because(reason), verdict, s.describeMetrics(), plan.Summary(maxSummary)))
-	if standing.Phase != dgmv1alpha1.PhaseCompleted {
-		return standing, nil
+	if err != nil || standing.Phase != dgmv1alpha1.PhaseCompleted {
+		return standing, err
 	}
 	standing.Reason = dgmv1alpha1.ReasonKeptByCommand
 	s.w.Status.Kept = &dgmv1alpha1.KeptStatus{KeptBy: cutTo(keeping.By, maxUser), Reason: reason, Verdict: verdict}

@@ -17,7 +17,6 @@ import (
 	"github.com/acgs/dgm-operator/internal/analysis"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore"
-	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
 // beginObserving is where the metrics after the change begin to be compared.
@@ -59,11 +58,6 @@ func (s *step) reconcileObserving(ctx context.Context) (lifecycle.Standing, erro
 	compared, known, err := s.compare(ctx, look.Window, analysis.LookTail(int(looks)), asked)
 	if s.holdLook(now, known, err); err != nil || !known {
 		return standing, err
-	}
-	if standing.Stalled {
-		if lost := s.goneMeanwhile(ctx); lost != nil {
-			return s.beginRollback(lost.reason, lost.message), nil
-		}
 	}
 	s.wakeAt(next)
 	if verdictOf(compared) == dgmv1alpha1.VerdictNoData {
@@ -213,15 +207,19 @@ func verdictOf(compared []measured) dgmv1alpha1.Verdict {
 // follow records what was measured and does what was decided.
 func (s *step) follow(ctx context.Context, look analysis.Look, compared []measured, decision lifecycle.Decision) (lifecycle.Standing, error) {
 	standing := lifecycle.CurrentStanding(s.w)
-	ends := decision.Next != lifecycle.NextWait && decision.Next != lifecycle.NextHold
-	if !ends && !s.isNews(look.Window, compared, decision) {
-		return standing, nil
+	plan, err := s.loadSnapshot(ctx)
+	if err != nil {
+		return lifecycle.Standing{}, err
 	}
-	var plan snapshot.Plan
-	if decision.Next == lifecycle.NextKeep {
-		var err error
-		if plan, err = s.loadSnapshot(ctx); err != nil {
+	ends := decision.Next != lifecycle.NextWait && decision.Next != lifecycle.NextHold
+	if !ends {
+		if lost, err := s.reviewObserved(ctx, plan); err != nil {
 			return lifecycle.Standing{}, err
+		} else if lost != nil {
+			return s.beginRollback(lost.reason, lost.message), nil
+		}
+		if !s.isNews(look.Window, compared, decision) {
+			return standing, nil
 		}
 	}
 	if err := s.recordSide(ctx, sideCandidate, compared, decision.Next); err != nil {
@@ -234,10 +232,10 @@ func (s *step) follow(ctx context.Context, look analysis.Look, compared []measur
 	}
 	switch decision.Next {
 	case lifecycle.NextKeep:
-		standing = s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)+"; "+decision.Message)
-		if standing.Phase != dgmv1alpha1.PhaseCompleted {
+		standing, err = s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)+"; "+decision.Message)
+		if err != nil || standing.Phase != dgmv1alpha1.PhaseCompleted {
 			s.w.Status.Reward = "" // it was not this change that was measured
-			return standing, nil
+			return standing, err
 		}
 		s.beginWatch()
 		return standing, nil
@@ -301,11 +299,9 @@ func (s *step) recordSide(ctx context.Context, side string, compared []measured,
 			reason: dgmv1alpha1.ReasonDatabaseUnavailable, recheck: lifecycle.RecheckInterval,
 			message: "the metrics are compared, and cannot be stored yet: " + s.databaseReason(err),
 		}
-	case lifecycle.NextRollBack, lifecycle.NextAwaitCommand, lifecycle.NextHold:
-		return s.Outbox.PutSamples(ctx, all) // what is held may be kept as it is
-	case lifecycle.NextWait:
+	default: // what comes next need not look at them again
+		return s.Outbox.PutSamples(ctx, all)
 	}
-	return nil
 }
 
 // showComparison writes a comparison into status.

@@ -34,6 +34,16 @@ func BaselineWindow(changeBegins time.Time, length, interval time.Duration) Wind
 	return Window{Start: end.Add(-length), End: end}
 }
 
+// staleAfter is for how long a window is what is just before, at least: sources
+// take their time to answer.
+const staleAfter = 10 * time.Minute
+
+// IsStale reports whether a window is no longer what is just before: whatever was
+// measured in it has waited since.
+func (w Window) IsStale(now time.Time) bool {
+	return now.Sub(w.End) > max(staleAfter, 2*w.End.Sub(w.Start))
+}
+
 // CandidateStart is where the window after a change begins: when it has warmed
 // up, on the interval's grid.
 func CandidateStart(healthy time.Time, warmup, interval time.Duration) time.Time {

@@ -160,7 +160,7 @@ func interruptions() []interruption {
 			do:   func(c *cell) { c.withdrawn = true; c.setRights() }, over: func(c *cell) { c.withdrawn = false; c.setRights(); c.look() },
 			ends: ends{
 				kept.afterWaitingFor(dgmv1alpha1.ReasonForbidden), kept.afterWaitingFor(dgmv1alpha1.ReasonForbidden), kept.afterWaitingFor(dgmv1alpha1.ReasonForbidden),
-				undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden), undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden), kept, kept, undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden),
+				undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden), undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden), kept.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden), kept, undone.afterWaitingFor(dgmv1alpha1.ReasonRollbackForbidden),
 			},
 		},
 		{

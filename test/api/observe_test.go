@@ -296,6 +296,17 @@ func TestWhatIsHeldCanBeKept(t *testing.T) {
 			w.Error("who may edit it cannot take the annotation off")
 		}
 	})
+	w.scenario("P6 while it is held, its objects and its rights are looked at", func(w *world) {
+		held, lost := w.observes("held", nil, briefly), w.observes("lost", nil, briefly)
+		w.stalls(held, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+		w.stalls(lost, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+		w.remove(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "lost"}})
+		w.stalls(lost, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonTargetGone)
+		w.grants("improver")
+		w.says(message(w.stalls(held, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonRollbackForbidden)), "neither kept nor could it be put back", "grant the right back")
+		w.grants("improver", "get", "patch")
+		w.stalls(held, dgmv1alpha1.PhaseObserving, dgmv1alpha1.ReasonMetricsUndecided)
+	})
 	w.scenario("P5 failed, the reward is that of a Fail", func(w *world) {
 		object := w.observes("failed", changed(1.3), func(object *dgmv1alpha1.ImprovementWorkspace) {
 			object.Spec.Observe.WatchAfterCompletion = "10m"
