@@ -372,10 +372,13 @@ func (c *cell) measure() {
 		switch {
 		case now == nil || now.Status.Phase != dgmv1alpha1.PhaseObserving:
 			observed = nil
-		case conditionOf(now, dgmv1alpha1.ConditionReady).Reason != dgmv1alpha1.ReasonMetricsUndecided:
-			return errorf("it is %s", message(now))
 		default:
-			observed = now.Status.Observation
+			switch conditionOf(now, dgmv1alpha1.ConditionReady).Reason {
+			case dgmv1alpha1.ReasonMetricsUndecided, dgmv1alpha1.ReasonRollbackForbidden:
+				observed = now.Status.Observation
+			default:
+				return errorf("it is %s", message(now))
+			}
 		}
 		return nil
 	})
