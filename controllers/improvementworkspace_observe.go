@@ -17,6 +17,7 @@ import (
 	"github.com/acgs/dgm-operator/internal/analysis"
 	"github.com/acgs/dgm-operator/internal/lifecycle"
 	"github.com/acgs/dgm-operator/internal/pgstore"
+	"github.com/acgs/dgm-operator/internal/snapshot"
 )
 
 // beginObserving is where the metrics after the change begin to be compared.
@@ -207,11 +208,14 @@ func verdictOf(compared []measured) dgmv1alpha1.Verdict {
 // follow records what was measured and does what was decided.
 func (s *step) follow(ctx context.Context, look analysis.Look, compared []measured, decision lifecycle.Decision) (lifecycle.Standing, error) {
 	standing := lifecycle.CurrentStanding(s.w)
-	plan, err := s.loadSnapshot(ctx)
-	if err != nil {
-		return lifecycle.Standing{}, err
-	}
 	ends := decision.Next != lifecycle.NextWait && decision.Next != lifecycle.NextHold
+	var plan snapshot.Plan
+	if !ends || decision.Next == lifecycle.NextKeep {
+		var err error
+		if plan, err = s.loadSnapshot(ctx); err != nil {
+			return lifecycle.Standing{}, err
+		}
+	}
 	if !ends {
 		if lost, err := s.reviewObserved(ctx, plan); err != nil {
 			return lifecycle.Standing{}, err
@@ -232,7 +236,7 @@ func (s *step) follow(ctx context.Context, look analysis.Look, compared []measur
 	}
 	switch decision.Next {
 	case lifecycle.NextKeep:
-		standing, err = s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)+"; "+decision.Message)
+		standing, err := s.keep(ctx, plan, "changed "+plan.Summary(maxSummary)+"; "+decision.Message)
 		if err != nil || standing.Phase != dgmv1alpha1.PhaseCompleted {
 			s.w.Status.Reward = "" // it was not this change that was measured
 			return standing, err
