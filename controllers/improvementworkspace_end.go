@@ -79,7 +79,7 @@ func (s *step) reconcileDeletion(ctx context.Context) (standing lifecycle.Standi
 // letGo stores the end of a deleted improvement and removes the finalizer.
 func (s *step) letGo(ctx context.Context) error {
 	row := s.row(lifecycle.CurrentStanding(s.w))
-	err := s.Store.MirrorImprovement(ctx, row)
+	err := s.restoreTests(ctx) // one that ended with its sandbox may not be stored yet
 	if err == nil {
 		err = s.closeReview(ctx)
 	}
