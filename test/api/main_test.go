@@ -118,11 +118,17 @@ func (w *world) start(args ...string) *operatortest.Operator {
 
 func (w *world) launch(name string, args ...string) *operatortest.Operator {
 	w.Helper()
-	args = append([]string{fmt.Sprintf("--leader-elect=%t", w.alone == nil)}, args...)
 	var operator *operatortest.Operator
 	w.Cleanup(func() { w.onlyKnownTransitions(operator.Log()) }) // when it has ended
-	operator = operatortest.Start(w.T, operatortest.Options{DatabaseURL: w.url, ClusterName: "test", Name: name, Args: args, Cluster: w.alone})
+	operator = w.run(name, args...)
 	return operator
+}
+
+// run is launch for an operator that may be started while the test ends.
+func (w *world) run(name string, args ...string) *operatortest.Operator {
+	w.Helper()
+	args = append([]string{fmt.Sprintf("--leader-elect=%t", w.alone == nil)}, args...)
+	return operatortest.Start(w.T, operatortest.Options{DatabaseURL: w.url, ClusterName: "test", Name: name, Args: args, Cluster: w.alone})
 }
 
 // seen is where the world's operator sees improvements and policies.

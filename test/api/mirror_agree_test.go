@@ -302,7 +302,7 @@ func (w *world) kubelet(args ...string) (kill func()) {
 				mu.Unlock()
 				return
 			}
-			operator = w.launch("replica-0", args...)
+			operator = w.run("replica-0", args...)
 			mu.Unlock()
 		}
 	})
