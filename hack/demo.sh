@@ -29,7 +29,7 @@ query() { # SQL [PSQL OPTION]
 cache_ttl() { kubectl get configmap -n shop checkout-config -o 'jsonpath={.data.CACHE_TTL}'; }
 finished() { kubectl wait -n shop --for=condition=Finished "$1" --timeout=180s >/dev/null || failed "$1" "did not finish in time"; }
 phase() { kubectl get -n shop "$1" -o 'jsonpath={.status.phase}'; }
-story() { kubectl get events -n shop --field-selector "involvedObject.name=${1#*/}" --sort-by=.metadata.creationTimestamp -o custom-columns=REASON:.reason,MESSAGE:.message | cut -c 1-180; }
+story() { kubectl get events -n shop --field-selector "involvedObject.name=${1#*/}" --sort-by=.eventTime -o custom-columns=REASON:.reason,MESSAGE:.message | cut -c 1-180; }
 failed() { kubectl describe -n shop "$1" >&2; die "$1 $2"; }
 
 # command IMPROVEMENT COMMAND REASON gives a command by annotation and waits until it is taken up.
