@@ -234,6 +234,28 @@ func testOf(name string, edits ...func(*batchv1.JobSpec)) dgmv1alpha1.Test {
 	return dgmv1alpha1.Test{Name: name, JobTemplate: runtime.RawExtension{Raw: template}}
 }
 
+// firstTestRuns waits until a test of an improvement was started.
+func (w *world) firstTestRuns(object *dgmv1alpha1.ImprovementWorkspace) *dgmv1alpha1.ImprovementWorkspace {
+	w.Helper()
+	w.eventually("the first test runs", func() error {
+		if object = w.refresh(object); len(object.Status.Tests) == 0 {
+			return errorf("the status is %+v: %s", object.Status.Sandbox, message(object))
+		}
+		return nil
+	})
+	return object
+}
+
+// hasMadeNothing ends an improvement for which no sandbox may have been made.
+func (k *keeper) hasMadeNothing(object *dgmv1alpha1.ImprovementWorkspace) {
+	k.Helper()
+	if _, namespaces := k.seen(); namespaces != 0 {
+		k.Error("a sandbox was made")
+	}
+	k.annotate(object, dgmv1alpha1.AnnotationAbort, "1")
+	k.reaches(object, dgmv1alpha1.PhaseFailed, dgmv1alpha1.ReasonAborted)
+}
+
 // inSandbox reads the objects of a kind in an improvement's sandbox.
 func inSandbox[L client.ObjectList](w *world, object *dgmv1alpha1.ImprovementWorkspace, list L) L {
 	w.Helper()

@@ -79,6 +79,17 @@ func expectNoSandbox(t *testing.T, w *dgmv1alpha1.ImprovementWorkspace) {
 	}
 }
 
+// expectTestRuns waits until the first test was started.
+func expectTestRuns(t *testing.T, w *dgmv1alpha1.ImprovementWorkspace) {
+	t.Helper()
+	expectStatus(t, w, func() error {
+		if len(w.Status.Tests) == 0 {
+			return fmt.Errorf("phase %s: no test runs yet", w.Status.Phase)
+		}
+		return nil
+	})
+}
+
 const testRow = `SELECT value->>'outcome', value->>'exitCode', (value->'results'->>'requests')::int > 50, (value->'results'->>'errors'),
 	value->>'log' LIKE '%requests%p50%' FROM dgm.improvement_workspaces, jsonb_each(test_results->'tests') WHERE improvement_id = $1 AND key = $2`
 
@@ -87,12 +98,7 @@ func TestSandboxTriesTheChangeWithRealPodsAndTests(t *testing.T) {
 	ns := newShop(t)
 	w := testedImprovement(t, ns, "cache", "60", smokeTest(t, "smoke", "-max-p50", "50ms"))
 	create(t, w)
-	expectStatus(t, w, func() error {
-		if len(w.Status.Tests) == 0 {
-			return fmt.Errorf("phase %s: no test runs yet", w.Status.Phase)
-		}
-		return nil
-	})
+	expectTestRuns(t, w)
 	expectIsolated(t, w)
 	if ttl := checkoutConfig(t, ns).Data["CACHE_TTL"]; ttl != "5" {
 		t.Errorf("CACHE_TTL is %q while the change is tried; want 5", ttl)
@@ -184,12 +190,7 @@ func TestSandboxGoesWithItsNamespace(t *testing.T) {
 	ns := newShop(t)
 	w := testedImprovement(t, ns, "cache", "60", smokeTest(t, "endless", "-duration", "10m"))
 	create(t, w)
-	expectStatus(t, w, func() error {
-		if len(w.Status.Tests) == 0 {
-			return fmt.Errorf("phase %s: no test runs yet", w.Status.Phase)
-		}
-		return nil
-	})
+	expectTestRuns(t, w)
 	if err := stack.client.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}); err != nil {
 		t.Fatal(err)
 	}

@@ -41,12 +41,7 @@ func TestP2_StatefulSetAndDaemonSetAreTriedRestartedAndPutBack(t *testing.T) {
 	w.Spec.Tests = []dgmv1alpha1.Test{test}
 	create(t, w)
 
-	expectStatus(t, w, func() error {
-		if len(w.Status.Tests) == 0 {
-			return fmt.Errorf("phase %s: no test runs yet", w.Status.Phase)
-		}
-		return nil
-	})
+	expectTestRuns(t, w)
 	expectPowerless(t, w.Status.Sandbox.Namespace)
 	expectFinished(t, w, dgmv1alpha1.PhaseCompleted)
 	// In the second try every list is in the cache. The pods with the labels of the Job have written nothing.
